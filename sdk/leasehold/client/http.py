@@ -1,0 +1,239 @@
+"""HTTP: the one seam where httpx's clients are made and its errors become ours.
+
+Nothing above this file sees httpx. Credentials live in `_Credentials` alone, so that they appear
+in no message and no `repr`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ssl
+import uuid
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import httpx
+
+from leasehold import __version__
+from leasehold.client.wire import Reply, Request
+from leasehold.exceptions import AuthenticationError, NotAPrefectServerError, ServerUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from leasehold.settings import Settings
+
+#: Where the embedded ledger pretends to be. Never looked up: its transport answers.
+_EMBEDDED_URL: Final = "http://embedded/api"
+
+#: uvicorn cuts idle connections after 5 s (PROTOCOL.md, "Server defects"); we cut them before.
+_KEEPALIVE_SECONDS: Final = 3.0
+
+_FORBIDDEN: Final = 403
+
+#: Errors after which the server certainly has not seen the request.
+_NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+class Transport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """What can stand in for the network: it serves both kinds of client."""
+
+
+class Send(Protocol):
+    """How the keeper talks to a server; tests put a simulated one here."""
+
+    async def __call__(self, request: Request, *, timeout_seconds: float) -> Reply:
+        """Send `request`; raise `ServerError` when no reply comes within the time."""
+        ...
+
+
+class AsyncApi:
+    """One connection to the server or the ledger, for one event loop.
+
+    Example:
+        >>> async def version(settings):
+        ...     async with AsyncApi(settings) as api:
+        ...         return (await api.send(Request("GET", "/admin/version"))).body
+    """
+
+    def __init__(self, settings: Settings, *, transport: Transport | None = None) -> None:
+        self.settings = settings
+        self.address = settings.address
+        self._client = httpx.AsyncClient(**_common(settings), **_network(settings, transport))
+
+    async def __aenter__(self) -> AsyncApi:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def send(self, request: Request, *, timeout_seconds: float | None = None) -> Reply:
+        """Send one request, once.
+
+        Args:
+            request: what to send.
+            timeout_seconds: the most it may take as a whole; the settings' own when None.
+
+        Raises:
+            ServerUnreachableError: no reply, and whether the server may have acted.
+            LedgerError: the embedded ledger's file cannot be used.
+        """
+        import anyio
+
+        seconds = timeout_seconds or self.settings.request_timeout_seconds
+        with _translated(self.address):
+            try:
+                with anyio.fail_after(seconds):
+                    response = await self._client.request(
+                        request.method, request.path, json=request.body, timeout=seconds
+                    )
+            except TimeoutError:
+                raise httpx.ReadTimeout(f"no reply within {seconds:.1f} s") from None
+        return _reply(response)
+
+
+class SyncApi:
+    """The same for callers without an event loop (administration, the CLI)."""
+
+    def __init__(self, settings: Settings, *, transport: Transport | None = None) -> None:
+        self.settings = settings
+        self.address = settings.address
+        self._client = httpx.Client(**_common(settings), **_network(settings, transport))
+
+    def __enter__(self) -> SyncApi:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def send(self, request: Request, *, timeout_seconds: float | None = None) -> Reply:
+        """Send one request, once; see `AsyncApi.send`."""
+        seconds = timeout_seconds or self.settings.request_timeout_seconds
+        with _translated(self.address):
+            response = self._client.request(
+                request.method, request.path, json=request.body, timeout=seconds
+            )
+        return _reply(response)
+
+
+def refused(address: str, status: int) -> AuthenticationError:
+    """Build the error for a 401 or a 403."""
+    reason = "the right to do this" if status == _FORBIDDEN else "these credentials"
+    return AuthenticationError(
+        f"The server at {address} refuses {reason} (HTTP {status}). Check PREFECT_API_KEY "
+        "or PREFECT_API_AUTH_STRING, in the environment or in the active profile.",
+        address=address,
+    )
+
+
+class _Credentials(httpx.Auth):
+    """Authorization, and the CSRF token of a server that asks for one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._authorization: str | None = None
+        if settings.api_key is not None:
+            self._authorization = f"Bearer {settings.api_key.get_secret_value()}"
+        elif settings.api_auth_string is not None:
+            secret = settings.api_auth_string.get_secret_value().encode()
+            self._authorization = f"Basic {base64.b64encode(secret).decode()}"
+        self._csrf_client = str(uuid.uuid4())
+        self._csrf_token: str | None = None
+
+    requires_response_body = True
+
+    def auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
+        """Sign the request; ask for a new CSRF token when the server says it wants one."""
+        self._sign(request)
+        response = yield request
+        if response.status_code != _FORBIDDEN or b"CSRF" not in response.content:
+            return
+        url = request.url.copy_with(
+            raw_path=request.url.raw_path.split(b"/api/")[0]
+            + f"/api/csrf-token?client={self._csrf_client}".encode()
+        )
+        ask = httpx.Request("GET", url)
+        self._sign(ask)
+        answer = yield ask
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            self._csrf_token = str(answer.json()["token"])
+            self._sign(request)
+            yield request
+
+    def _sign(self, request: httpx.Request) -> None:
+        if self._authorization:
+            request.headers["Authorization"] = self._authorization
+        if self._csrf_token:
+            request.headers["Prefect-Csrf-Token"] = self._csrf_token
+            request.headers["Prefect-Csrf-Client"] = self._csrf_client
+
+
+def _common(settings: Settings) -> dict[str, Any]:
+    return {
+        "base_url": settings.api_url or _EMBEDDED_URL,
+        "auth": _Credentials(settings),
+        "headers": {"User-Agent": f"leasehold/{__version__}", **settings.custom_headers},
+        "follow_redirects": False,  # a redirected POST may become a GET: say so instead
+    }
+
+
+def _network(settings: Settings, transport: Transport | None) -> dict[str, Any]:
+    if transport is not None:
+        return {"transport": transport}
+    if settings.api_url is not None:
+        limits = httpx.Limits(max_connections=32, keepalive_expiry=_KEEPALIVE_SECONDS)
+        return {"verify": _ssl_context(settings), "limits": limits}
+    from leasehold.embedded.ledger import Ledger
+    from leasehold.embedded.transport import LedgerTransport
+
+    return {"transport": LedgerTransport(Ledger(settings.ledger_path))}
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext:
+    if settings.api_ssl_cert_file is not None:
+        return ssl.create_default_context(cafile=str(settings.api_ssl_cert_file))
+    if (settings.api_url or "").startswith("https://"):
+        return httpx.create_ssl_context()
+    # Reading the system's certificates costs more than a request does. Without TLS none is
+    # needed, and this context would trust nobody if it were used after all.
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@contextlib.contextmanager
+def _translated(address: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.DecodingError) as error:
+        raise NotAPrefectServerError(
+            f"{address} cannot be used as PREFECT_API_URL: {error}", address=address
+        ) from error
+    except httpx.HTTPError as error:
+        raise ServerUnreachableError(
+            f"The server at {address} does not answer ({_reason(error)}). Is it running, and is "
+            "PREFECT_API_URL right?",
+            address=address,
+            delivered=not isinstance(error, _NEVER_SENT),
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    words = {
+        httpx.ConnectTimeout: "it took too long to connect",
+        httpx.ReadTimeout: "no reply in time",
+        httpx.RemoteProtocolError: "the connection was cut",
+        httpx.ReadError: "the connection was cut",
+    }
+    return words.get(type(error)) or str(error) or type(error).__name__
+
+
+def _reply(response: httpx.Response) -> Reply:
+    return Reply(response.status_code, response.headers, response.content)

@@ -1,0 +1,53 @@
+"""The heart: names of limits become leases.
+
+The path of one lease: `hold` (what callers use) → `keeper` (the one thread that does the I/O),
+which asks `turnstile` (who goes next) and `lease` (what may be believed), and has `tending` keep
+and return what it got over one `connection`.
+
+This package can be called: ``from leasehold import concurrency`` means `hold.concurrency`, while
+``leasehold.concurrency.sync`` and ``leasehold.concurrency.asyncio`` are the import paths that flow
+authors know.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leasehold.concurrency.hold import concurrency as concurrency
+    from leasehold.concurrency.hold import current_lease as current_lease
+    from leasehold.concurrency.lease import Lease as Lease
+
+_EXPORTS = {
+    "Lease": "lease",
+    "concurrency": "hold",
+    "current_lease": "hold",
+}
+
+__all__ = ["Lease", "concurrency", "current_lease"]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "__signature__":
+        import inspect
+
+        return inspect.signature(__getattr__("concurrency"))
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+class _CallablePackage(types.ModuleType):
+    """Lets one name be both the package and the context manager."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from leasehold.concurrency import hold
+
+        return hold.concurrency(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

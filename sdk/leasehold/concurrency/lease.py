@@ -1,0 +1,235 @@
+"""A lease's value: until when it may be believed, when to renew it, when it is lost. Pure.
+
+The safety bound (LEASES.md): a grant or renewal that was *sent* at `t` and acknowledged for `D`
+seconds may be believed until `t + D - margin`. Rules kept here:
+
+1. the deadline is counted from the send time, so a late reply gains nothing;
+2. the holder declares the loss itself, without hearing from the server;
+3. the deadline only grows, and a lease that was lost is never revived;
+4. renewal starts at about D/3; three attempts fit, and no request may eat more than a third of
+   what remains.
+"""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from leasehold.exceptions import LeaseLostError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from uuid import UUID
+
+    from leasehold.client.wire import SlotRequest
+
+#: How much earlier than the server we stop believing, as a share of the duration: 3 s of 60 s.
+MARGIN_RATIO: Final = 0.05
+
+#: The first renewal, as a share of the duration: about D/3 (rule 4), jitter included.
+RENEW_RATIO: Final = 0.3
+
+#: Renewals at r, 2r and 3r must all come before the deadline (rule 4).
+HIGHEST_RENEW_RATIO: Final = (1 - MARGIN_RATIO) / 3
+
+#: Share by which renewals are spread, so that leases taken together are not renewed together.
+JITTER_RATIO: Final = 0.05
+
+
+#: The leases that the running code holds, the innermost one last.
+held: ContextVar[tuple[Lease, ...]] = ContextVar("leasehold_held", default=())
+
+
+def read_clock() -> float:
+    """Read the clock that neither jumps nor stops while the machine sleeps, in seconds."""
+    if _BOOTTIME is not None:
+        return time.clock_gettime(_BOOTTIME)
+    return time.monotonic()
+
+
+_BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What may be believed of one lease.
+
+    Example:
+        >>> term = Term(seconds=60, sent_at=100)
+        >>> term.deadline
+        157.0
+        >>> term.renewed(sent_at=120).deadline
+        177.0
+
+    Args:
+        seconds: how long the server keeps the lease after each acknowledged request.
+        sent_at: clock just before that request was sent; the greatest of them.
+        renew_ratio: the share of `seconds` after which to renew.
+
+    Raises:
+        ValueError: a renewal ratio that leaves fewer than three attempts.
+    """
+
+    seconds: float
+    sent_at: float
+    renew_ratio: float = RENEW_RATIO
+
+    def __post_init__(self) -> None:
+        if not 0 < self.renew_ratio <= HIGHEST_RENEW_RATIO:
+            raise ValueError(
+                f"renew_ratio must be above 0 and at most {HIGHEST_RENEW_RATIO:.4f}, so that "
+                f"three attempts fit into a lease; it is {self.renew_ratio!r}."
+            )
+
+    @property
+    def deadline(self) -> float:
+        """The last moment at which the lease may be believed."""
+        return self.sent_at + self.seconds * (1 - MARGIN_RATIO)
+
+    def remaining(self, now: float) -> float:
+        """Seconds until the deadline; 0 when it has passed."""
+        return max(0.0, self.deadline - now)
+
+    def renewed(self, sent_at: float) -> Term:
+        """The term after a renewal sent at `sent_at` was acknowledged (rules 1 and 3)."""
+        return self if sent_at <= self.sent_at else replace(self, sent_at=sent_at)
+
+    def renew_at(self, jitter: float) -> float:
+        """When to send the next renewal; `jitter` is a number from -1 to 1."""
+        return self.sent_at + self.seconds * self.renew_ratio * (1 + JITTER_RATIO * jitter)
+
+    def request_seconds(self, now: float, most: float) -> float:
+        """How long a renewal sent now may take: at most a third of what remains (rule 4)."""
+        return min(most, max(self.remaining(now) / 3, 0.1))
+
+    def retry_at(self, now: float, failures: int) -> float:
+        """When to try again after `failures` renewals in a row without a clear answer.
+
+        Quickly first, then slower, but never so slowly that fewer than three more would fit.
+        """
+        pause = min(0.5 * 2.0**failures, self.seconds / 12)
+        return now + min(pause, max(self.remaining(now) / 4, 0.1))
+
+
+class Lease:
+    """Slots that this process holds, as the code that runs under them sees them.
+
+    What `with concurrency(...) as lease` and `current_lease()` give. Nothing here does I/O; the
+    keeper renews, regains and releases. A held lease cannot be pickled.
+
+    Example:
+        >>> with concurrency("database") as lease:       # doctest: +SKIP
+        ...     for row in rows:
+        ...         lease.check()                        # stop as soon as the slot is lost
+        ...         load(row)
+
+    Attributes:
+        request: the limits and the number of slots on each.
+        limits: the limits that exist, with their sizes; empty when nothing limits the work.
+        holder_id: the id that the server lists for this lease.
+        acquired_at: clock when the slots were taken from the server.
+        handed_over: how many times the lease passed from one piece of work to the next.
+    """
+
+    def __init__(
+        self,
+        request: SlotRequest,
+        term: Term,
+        *,
+        lease_id: UUID | None,
+        holder_id: UUID | None = None,
+        limits: Mapping[str, int],
+        clock: Callable[[], float] = read_clock,
+    ) -> None:
+        self.request = request
+        self.limits = dict(limits)
+        self.holder_id = holder_id
+        self.acquired_at = term.sent_at
+        self.handed_over = 0
+        self.last_error: str | None = None
+        self.lost_reason: str | None = None
+        self._id = lease_id
+        self._term = term
+        self._clock = clock
+        self._ended = False
+
+    @property
+    def id(self) -> UUID | None:
+        """The server's id of the lease; None when nothing limits the work."""
+        return self._id
+
+    @property
+    def term(self) -> Term:
+        """What may be believed of it."""
+        return self._term
+
+    @property
+    def lost(self) -> bool:
+        """Whether the slots may belong to somebody else by now."""
+        if not self.limits or self._ended:
+            return False
+        return self.lost_reason is not None or self._clock() >= self._term.deadline
+
+    def remaining(self) -> float:
+        """Seconds for which the slots are certainly ours if no renewal succeeds any more."""
+        if not self.limits:
+            return float("inf")
+        return 0.0 if self.lost else self._term.remaining(self._clock())
+
+    def check(self) -> None:
+        """Raise when the slots are lost.
+
+        Raises:
+            LeaseLostError: with the limits, the reason, and the age of the last renewal.
+        """
+        if self.lost:
+            raise self.lost_error()
+
+    def lost_error(self) -> LeaseLostError:
+        """Build the error that `check` raises."""
+        age = self._clock() - self._term.sent_at
+        reason = self.lost_reason or "no renewal was confirmed in time"
+        return LeaseLostError(
+            f"The slot of {self.request.label} is not held any more: {reason}. The last renewal "
+            f"that the server confirmed was sent {age:.1f} s ago.",
+            names=self.request.names,
+            reason=reason,
+            renewed_seconds_ago=age,
+        )
+
+    def __repr__(self) -> str:
+        state = "ended" if self._ended else "lost" if self.lost else "held"
+        return f"<Lease of {self.request.label}: {state}>"
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError(
+            f"A held lease ({self.request.label}) cannot be pickled: it belongs to this process."
+        )
+
+    # What follows is the keeper's.
+
+    def renewed(self, sent_at: float) -> None:
+        """Note an acknowledged renewal; one that comes after the loss changes nothing."""
+        if self.lost_reason is None:
+            self._term = self._term.renewed(sent_at)
+            self.last_error = None
+
+    def declare_lost(self, reason: str) -> bool:
+        """Note the loss; False when it was noted before or the work has ended (rule 10)."""
+        if self._ended or self.lost_reason is not None:
+            return False
+        self.lost_reason = reason
+        return True
+
+    def regained(self, lease_id: UUID | None, holder_id: UUID, term: Term) -> None:
+        """Go on under a new lease."""
+        self._id, self.holder_id, self._term = lease_id, holder_id, term
+        self.acquired_at = term.sent_at
+        self.lost_reason = self.last_error = None
+
+    def end(self) -> bool:
+        """Note that the work has ended; False when it had already."""
+        ended, self._ended = self._ended, True
+        return not ended

@@ -1,0 +1,169 @@
+"""Keeping leases alive, noticing their loss, giving them back. Runs on the keeper's loop.
+
+Rules (LEASES.md): every lease is tended on its own, so that one hanging request harms no other
+(6); a loss is declared by our own clock at the deadline, not by a reply (2); the end of the work
+stops renewals, waits for the one under way, and only then releases, once (7); unclear answers are
+tried again for as long as the lease can live (5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from leasehold.client import wire
+from leasehold.client.wire import Fate
+from leasehold.concurrency.lane import RELEASE
+from leasehold.exceptions import LeaseholdError
+from leasehold.logging import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from leasehold.concurrency.connection import Connection
+    from leasehold.concurrency.lease import Lease
+
+log = get_logger("concurrency")
+
+#: A release that fails is tried again after this long, doubled each time, up to the longest.
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+
+
+@dataclass(eq=False, slots=True)
+class _Care:
+    """What it takes to keep one lease."""
+
+    lease: Lease
+    failures: int = 0
+    renewal: asyncio.Task[None] | None = None
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+    def stop(self) -> None:
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
+
+class Tender:
+    """All leases that this process holds.
+
+    Args:
+        connection: how to reach the server.
+        clock: see `lease.read_clock`.
+        jitter: gives a number from 0 to 1.
+        on_lost: told once for each lost lease.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        clock: Callable[[], float],
+        jitter: Callable[[], float],
+        on_lost: Callable[[Lease], None],
+    ) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._jitter = jitter
+        self._on_lost = on_lost
+        self._cares: dict[Lease, _Care] = {}
+
+    def __iter__(self) -> Iterator[Lease]:
+        return iter(list(self._cares))
+
+    def __contains__(self, lease: Lease) -> bool:
+        return lease in self._cares
+
+    def watch(self, lease: Lease) -> None:
+        """Keep a lease from now on."""
+        care = self._cares[lease] = _Care(lease)
+        self._plan(care, lease.term.renew_at(2 * self._jitter() - 1))
+
+    async def let_go(self, lease: Lease) -> bool:
+        """Stop renewing; wait for a renewal under way. False when it was let go before."""
+        care = self._cares.pop(lease, None)
+        if care is None:
+            return False
+        care.stop()
+        if care.renewal is not None:
+            await asyncio.wait([care.renewal])
+        return True
+
+    async def give_back(self, request: wire.Request, until: float, label: str) -> None:
+        """Send a release, or an undo, until it is answered or `until` has come."""
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                async with self._connection.lane.turn(RELEASE):
+                    reply = await self._connection.send(request)
+                if wire.read_release(reply) is not Fate.UNKNOWN:
+                    return
+                reason = f"HTTP {reply.status}"
+            except LeaseholdError as error:
+                reason = str(error)
+            if self._clock() + pause >= until:
+                log.warning(
+                    "The slot of %s could not be given back (%s); it is free again when its "
+                    "lease has expired.",
+                    label,
+                    reason,
+                )
+                return
+            await asyncio.sleep(pause * (1 - 0.3 * self._jitter()))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _plan(self, care: _Care, renew_at: float) -> None:
+        care.stop()
+        now = self._clock()
+        loop = asyncio.get_running_loop()
+        deadline = care.lease.term.deadline
+        care.timers.append(loop.call_later(max(deadline - now, 0), self._lose_if_due, care))
+        if renew_at < deadline:
+            care.timers.append(loop.call_later(max(renew_at - now, 0), self._start, care))
+
+    def _start(self, care: _Care) -> None:
+        if care.lease in self._cares and care.renewal is None:
+            care.renewal = asyncio.get_running_loop().create_task(self._renew(care))
+
+    async def _renew(self, care: _Care) -> None:
+        lease, sent_at = care.lease, self._clock()
+        assert lease.id is not None
+        request = wire.renew(lease.id, lease.request.lease_seconds)
+        seconds = lease.term.request_seconds(sent_at, self._connection.request_seconds)
+        try:
+            reply = await self._connection.send(request, seconds)
+            fate, reason = wire.read_renew(reply), f"HTTP {reply.status}"
+        except LeaseholdError as error:
+            fate, reason = Fate.UNKNOWN, str(error)
+        except Exception as error:  # a fault of ours must not end the lease's care (rule 6)
+            log.exception("A renewal of %s failed in an unforeseen way.", lease.request.label)
+            fate, reason = Fate.UNKNOWN, repr(error)
+        finally:
+            care.renewal = None
+        if lease not in self._cares or lease.lost_reason is not None:
+            return
+        if fate is Fate.GONE:
+            self._lose(care, "the server does not know its lease any more")
+        elif fate is Fate.DONE:
+            care.failures = 0
+            lease.renewed(sent_at)
+            self._plan(care, lease.term.renew_at(2 * self._jitter() - 1))
+        else:
+            care.failures += 1
+            lease.last_error = reason
+            self._plan(care, lease.term.retry_at(self._clock(), care.failures))
+
+    def _lose_if_due(self, care: _Care) -> None:
+        if care.lease in self._cares and self._clock() >= care.lease.term.deadline:
+            why = f" ({care.lease.last_error})" if care.lease.last_error else ""
+            self._lose(care, f"no renewal was confirmed in time{why}")
+        elif care.lease in self._cares:
+            self._plan(care, care.lease.term.deadline)  # the timer's clock ran ahead of ours
+
+    def _lose(self, care: _Care, reason: str) -> None:
+        care.stop()
+        del self._cares[care.lease]
+        if care.lease.declare_lost(reason):
+            self._on_lost(care.lease)

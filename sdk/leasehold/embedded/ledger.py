@@ -1,0 +1,528 @@
+"""The embedded ledger: limits and leases in one SQLite file, shared by the processes of a machine.
+
+Rules:
+
+1. A counter and the leases it counts change in one transaction, so they cannot drift apart.
+2. Expired leases are given back before anything is granted or read.
+3. When a limit is full, the slots of processes that have certainly ended are given back at once.
+4. A file that cannot be used is an error that names it. It is never mended, never replaced, and
+   never taken for "there is no limit".
+
+Every process has its own connection, and a forked child opens a new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import random
+import sqlite3
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from leasehold.embedded.identity import Process, is_gone
+from leasehold.exceptions import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+_SCHEMA_VERSION: Final = 1
+
+#: How long to wait for another process's transaction before saying "busy", in seconds.
+_BUSY_SECONDS: Final = 2.0
+
+_SCHEMA: Final = """
+CREATE TABLE limits (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, active INTEGER NOT NULL,
+    used INTEGER NOT NULL, denied INTEGER NOT NULL, decay REAL NOT NULL, used_at REAL NOT NULL,
+    created REAL NOT NULL, updated REAL NOT NULL
+);
+CREATE TABLE leases (
+    id TEXT PRIMARY KEY, slots INTEGER NOT NULL, holder_type TEXT, holder_id TEXT,
+    created REAL NOT NULL, expires REAL NOT NULL,
+    boot TEXT NOT NULL, namespace TEXT NOT NULL, pid INTEGER NOT NULL, started TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX leases_by_expiry ON leases (expires);
+CREATE TABLE lease_limits (
+    limit_id TEXT NOT NULL, lease_id TEXT NOT NULL, PRIMARY KEY (limit_id, lease_id)
+) WITHOUT ROWID;
+CREATE INDEX limits_of_lease ON lease_limits (lease_id);
+"""
+
+_LIMIT: Final = "id, name, size, active, used, denied, decay, used_at, created, updated"
+
+
+class LedgerBusyError(Exception):
+    """Another process is writing; ask again soon."""
+
+
+@dataclass(slots=True)
+class Limit:
+    """A row of the table of limits."""
+
+    id: str
+    name: str
+    size: int
+    active: bool
+    used: int
+    denied: int
+    decay: float
+    used_at: float
+    created: float
+    updated: float
+
+    def used_now(self, now: float) -> int:
+        """The slots in use, after decay."""
+        if not self.decay:
+            return self.used
+        return max(0, self.used - math.floor(self.decay * max(now - self.used_at, 0.0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """The outcome of an acquire: which limits exist, and which of them was full, if any."""
+
+    lease_id: str | None
+    limits: list[Limit]
+    full: Limit | None = None
+
+
+class Ledger:
+    """One ledger file.
+
+    Example:
+        >>> ledger = Ledger(Path("ledger.db"))          # doctest: +SKIP
+        >>> ledger.create("tag:database", 3)
+
+    Args:
+        path: the file; it and its folder are made, private to the user, when they are missing.
+        now: the clock, in seconds. Wall-clock time, because it outlives reboots.
+        gone: says whether a process has certainly ended.
+
+    Raises:
+        LedgerError: from every method, when the file cannot be used.
+        LedgerBusyError: from every method, when others write for too long.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        now: Callable[[], float] = time.time,
+        gone: Callable[[Process], bool] = is_gone,
+    ) -> None:
+        self.path = path
+        self.now = now
+        self._gone = gone
+        self._pid = 0
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.RLock()
+
+    # -- limits
+
+    def create(self, name: str, size: int, **values: Any) -> Limit | None:
+        """Make a limit; None when the name is taken."""
+        with self._writing() as (db, now):
+            row = (
+                str(uuid.uuid4()),
+                name,
+                size,
+                int(values.get("active", True)),
+                values.get("active_slots", 0),
+                values.get("denied_slots", 0),
+                float(values.get("slot_decay_per_second", 0.0)),
+                now,
+                now,
+                now,
+            )
+            made = db.execute(
+                f"INSERT OR IGNORE INTO limits ({_LIMIT}) VALUES (?,?,?,?,?,?,?,?,?,?)", row
+            )
+            return self._find(db, name) if made.rowcount else None
+
+    def read(self, id_or_name: str) -> Limit | None:
+        """Find a limit by id or name, its counter up to date."""
+        with self._writing() as (db, now):
+            self._expire(db, now)
+            limit = self._find(db, id_or_name)
+            if limit is not None and self._bury(db, [limit], now):
+                limit = self._find(db, id_or_name)
+            return limit
+
+    def list(self, limit: int, offset: int, prefix: str = "") -> list[Limit]:
+        """List limits by name, their counters up to date."""
+        with self._writing() as (db, now):
+            self._expire(db, now)
+            rows = self._rows(
+                db,
+                f"SELECT {_LIMIT} FROM limits WHERE substr(name, 1, ?) = ? ORDER BY name"
+                " LIMIT ? OFFSET ?",
+                (len(prefix), prefix, limit, offset),
+            )
+            if self._bury(db, rows, now):
+                return [row for old in rows if (row := self._find(db, old.id)) is not None]
+            return rows
+
+    def update(self, id_or_name: str, **values: Any) -> bool | None:
+        """Change a limit; False when there is none, None when the new name is taken."""
+        columns = {
+            "name": "name",
+            "limit": "size",
+            "active": "active",
+            "active_slots": "used",
+            "denied_slots": "denied",
+            "slot_decay_per_second": "decay",
+        }
+        changes = {columns[key]: value for key, value in values.items() if value is not None}
+        with self._writing() as (db, now):
+            found = self._find(db, id_or_name)
+            if found is None:
+                return False
+            if "used" in changes or "decay" in changes:
+                changes.setdefault("used", found.used_now(now))
+                changes["used_at"] = now
+            changes["updated"] = now
+            assignments = ", ".join(f"{column} = ?" for column in changes)
+            try:
+                db.execute(
+                    f"UPDATE limits SET {assignments} WHERE id = ?", (*changes.values(), found.id)
+                )
+            except sqlite3.IntegrityError:
+                return None
+            return True
+
+    def delete(self, id_or_name: str) -> bool:
+        """Remove a limit and the leases on it; False when there is none."""
+        with self._writing() as (db, now):
+            found = self._find(db, id_or_name)
+            if found is None:
+                return False
+            self._revoke(db, self._leases_on(db, found.id), now)
+            db.execute("DELETE FROM limits WHERE id = ?", (found.id,))
+            return True
+
+    def reset(self, name: str, holders: Sequence[str], seconds: float) -> bool:
+        """Revoke all leases on a limit, then give one to each of `holders`."""
+        with self._writing() as (db, now):
+            found = self._find(db, name)
+            if found is None:
+                return False
+            self._revoke(db, self._leases_on(db, found.id), now)
+            self._count(db, found.id, -found.used, now)
+            for holder in holders:
+                self._count(db, found.id, 1, now)
+                self._lease(db, [found], 1, ("task_run", holder), seconds, None, now)
+            return True
+
+    # -- slots
+
+    def acquire(
+        self,
+        names: Sequence[str],
+        slots: int,
+        *,
+        seconds: float | None,
+        holder: tuple[str, str] | None = None,
+        process: Process | None = None,
+        check: Callable[[list[Limit]], None] | None = None,
+    ) -> Acquired:
+        """Take slots on all limits in `names` that exist and are active, or on none.
+
+        Args:
+            names: the limits.
+            slots: how many on each.
+            seconds: the lease's duration; None: take the slots without a lease.
+            holder: type and id, to be listed.
+            process: who dies with the lease; None: nobody, expiry alone decides.
+            check: may raise, after looking at the limits, before anything is taken.
+        """
+        with self._writing() as (db, now):
+            self._expire(db, now)
+            limits = self._named(db, names)
+            if check is not None:
+                check(limits)
+            full = self._first_full(limits, slots, now)
+            if full is not None and self._bury(db, limits, now):
+                limits = self._named(db, names)
+                full = self._first_full(limits, slots, now)
+            if full is not None:
+                return Acquired(None, limits, full)
+            for limit in limits:
+                if limit.active:
+                    self._count(db, limit.id, slots, now, limit)
+            lease_id = None
+            if seconds is not None:
+                lease_id = self._lease(db, limits, slots, holder, seconds, process, now)
+            return Acquired(lease_id, limits)
+
+    def give_back(self, names: Sequence[str], slots: int) -> list[Limit]:
+        """Lower counters without a lease; gives the limits."""
+        with self._writing() as (db, now):
+            limits = self._named(db, names)
+            for limit in limits:
+                if limit.active:
+                    self._count(db, limit.id, -slots, now, limit)
+            return limits
+
+    def release(self, lease_id: str) -> None:
+        """End a lease and lower the counters; an unknown one changes nothing."""
+        with self._writing() as (db, now):
+            self._revoke(db, [lease_id], now)
+
+    def release_holder(self, names: Sequence[str], holder_id: str) -> list[Limit]:
+        """End every lease of a holder on the named limits; gives the limits."""
+        with self._writing() as (db, now):
+            limits = self._named(db, names)
+            for limit in limits:
+                ids = self._column(
+                    db,
+                    "SELECT lease_id FROM lease_limits JOIN leases ON lease_id = id"
+                    " WHERE limit_id = ? AND holder_id = ?",
+                    (limit.id, holder_id),
+                )
+                self._revoke(db, ids, now)
+            return limits
+
+    def renew(self, lease_id: str, seconds: float) -> bool:
+        """Let a lease live for `seconds` from now; False when there is none."""
+        with self._writing() as (db, now):
+            self._expire(db, now)
+            renewed = db.execute(
+                "UPDATE leases SET expires = ? WHERE id = ?", (now + seconds, lease_id)
+            )
+            return bool(renewed.rowcount)
+
+    def holders(self, limit_id: str) -> list[tuple[str | None, str | None]]:
+        """List type and id of a limit's holders, the oldest first."""
+        with self._writing() as (db, _):
+            return db.execute(
+                "SELECT holder_type, holder_id FROM lease_limits JOIN leases ON lease_id = id"
+                " WHERE limit_id = ? ORDER BY created",
+                (limit_id,),
+            ).fetchall()
+
+    # -- inside a transaction
+
+    @staticmethod
+    def _rows(db: sqlite3.Connection, query: str, values: Sequence[Any]) -> list[Limit]:
+        return [Limit(*row) for row in db.execute(query, values)]
+
+    @staticmethod
+    def _column(db: sqlite3.Connection, query: str, values: Sequence[Any]) -> list[str]:
+        return [row[0] for row in db.execute(query, values)]
+
+    def _find(self, db: sqlite3.Connection, id_or_name: str) -> Limit | None:
+        query = f"SELECT {_LIMIT} FROM limits WHERE name = ? OR id = ?"
+        return next(iter(self._rows(db, query, (id_or_name, id_or_name))), None)
+
+    def _named(self, db: sqlite3.Connection, names: Sequence[str]) -> list[Limit]:
+        marks = ",".join("?" * len(names))
+        query = f"SELECT {_LIMIT} FROM limits WHERE name IN ({marks}) ORDER BY name"
+        return self._rows(db, query, tuple(names))
+
+    def _leases_on(self, db: sqlite3.Connection, limit_id: str) -> list[str]:
+        return self._column(db, "SELECT lease_id FROM lease_limits WHERE limit_id = ?", (limit_id,))
+
+    @staticmethod
+    def _first_full(limits: list[Limit], slots: int, now: float) -> Limit | None:
+        return next(
+            (one for one in limits if one.active and one.used_now(now) + slots > one.size), None
+        )
+
+    def _count(
+        self,
+        db: sqlite3.Connection,
+        limit_id: str,
+        change: int,
+        now: float,
+        limit: Limit | None = None,
+    ) -> None:
+        found = limit or self._find(db, limit_id)
+        if found is not None:
+            used = max(0, found.used_now(now) + change)
+            db.execute("UPDATE limits SET used = ?, used_at = ? WHERE id = ?", (used, now, found.id))
+
+    @staticmethod
+    def _lease(
+        db: sqlite3.Connection,
+        limits: list[Limit],
+        slots: int,
+        holder: tuple[str, str] | None,
+        seconds: float,
+        process: Process | None,
+        now: float,
+    ) -> str:
+        lease_id = str(uuid.uuid4())
+        db.execute(
+            "INSERT INTO leases VALUES (?,?,?,?,?,?,?,?,?,?)",
+            (
+                lease_id,
+                slots,
+                *(holder or (None, None)),
+                now,
+                now + seconds,
+                *(process or Process("", "", 0, "")),
+            ),
+        )
+        db.executemany(
+            "INSERT INTO lease_limits VALUES (?,?)", [(limit.id, lease_id) for limit in limits]
+        )
+        return lease_id
+
+    def _revoke(self, db: sqlite3.Connection, lease_ids: Sequence[str], now: float) -> None:
+        for lease_id in lease_ids:
+            rows = db.execute("SELECT slots FROM leases WHERE id = ?", (lease_id,)).fetchall()
+            if not rows:
+                continue
+            query = "SELECT limit_id FROM lease_limits WHERE lease_id = ?"
+            for limit_id in self._column(db, query, (lease_id,)):
+                found = self._find(db, limit_id)
+                if found is not None and found.active:
+                    self._count(db, limit_id, -rows[0][0], now, found)
+            db.execute("DELETE FROM lease_limits WHERE lease_id = ?", (lease_id,))
+            db.execute("DELETE FROM leases WHERE id = ?", (lease_id,))
+
+    def _expire(self, db: sqlite3.Connection, now: float) -> None:
+        expired = self._column(db, "SELECT id FROM leases WHERE expires <= ?", (now,))
+        self._revoke(db, expired, now)
+
+    def _bury(self, db: sqlite3.Connection, limits: list[Limit], now: float) -> bool:
+        """Give back what processes that have ended hold of these limits (rule 3)."""
+        gone: dict[Process, bool] = {}
+        lost = []
+        for limit in limits:
+            for lease_id, *who in db.execute(
+                "SELECT id, boot, namespace, pid, started FROM lease_limits"
+                " JOIN leases ON lease_id = id WHERE limit_id = ? AND pid != 0",
+                (limit.id,),
+            ):
+                process = Process(*who)
+                if process not in gone:
+                    gone[process] = self._gone(process)
+                if gone[process]:
+                    lost.append(lease_id)
+        self._revoke(db, lost, now)
+        return bool(lost)
+
+    # -- the file
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[tuple[sqlite3.Connection, float]]:
+        """Open a transaction, and end it: committed after the block, undone after an error."""
+        with self._lock, self._translated():
+            db = self._open()
+            _begin(db)
+            try:
+                yield db, self.now()
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and self._pid == os.getpid():
+            return self._connection
+        # A forked child must not touch its parent's connection, not even to close it.
+        _inherited.append(self._connection)
+        self._connection = None
+        if not self.path.exists():
+            self._create_file()
+        db = _connect(self.path)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            self._check_schema(db)
+        except BaseException:
+            db.close()
+            raise
+        self._connection, self._pid = db, os.getpid()
+        return db
+
+    def _create_file(self) -> None:
+        """Make the file, private to the user, whole from its first moment on.
+
+        So a file without a schema is never one that another process is just making: it is damaged,
+        and taking it for a new ledger would mean forgetting every limit.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.new")
+        os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            with contextlib.closing(_connect(draft)) as db:
+                db.executescript(_SCHEMA)
+                db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                os.link(draft, self.path)
+        finally:
+            draft.unlink()
+
+    def _check_schema(self, db: sqlite3.Connection) -> None:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > _SCHEMA_VERSION:
+            raise LedgerError(
+                f"The embedded ledger {self.path} was written by a newer version of leasehold "
+                f"(schema {version}; this one knows {_SCHEMA_VERSION}). Upgrade leasehold, or set "
+                "LEASEHOLD_HOME to another folder.",
+                path=self.path,
+            )
+        if version < _SCHEMA_VERSION:
+            raise self._unusable("it is no ledger, or it was emptied")
+
+    def close(self) -> None:
+        """Close this process's connection."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise LedgerBusyError(str(error)) from error
+            raise self._unusable(error) from error
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception | str) -> LedgerError:
+        return LedgerError(
+            f"The embedded ledger {self.path} cannot be used: {error}. Make the file and its "
+            "folder writable, or move a damaged file away and create the limits again, or set "
+            "LEASEHOLD_HOME to another folder. Until then no limit on this machine is enforced, "
+            "so nothing that needs one runs.",
+            path=self.path,
+        )
+
+
+#: Connections of parent processes: collecting one would close descriptors that carry its locks.
+_inherited: list[sqlite3.Connection | None] = []
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+
+
+def _begin(db: sqlite3.Connection) -> None:
+    """Begin to write, waiting for other writers.
+
+    SQLite's own wait sleeps for longer and longer, so that whoever has waited longest is the least
+    likely to be next. Ours looks again every millisecond or so.
+    """
+    give_up_at = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up_at:
+                raise
+        else:
+            return
+        time.sleep(random.uniform(0.0002, 0.002))  # noqa: S311 - spreads waits, guards nothing
