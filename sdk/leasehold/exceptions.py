@@ -12,6 +12,7 @@
     ├── CancelledRunError           the run was cancelled before it could finish
     ├── UpstreamFailedError         an input of a task came from a run that failed
     ├── InvalidTagError             a tag or limit name that no server accepts
+    ├── InvalidLimitError           a number that cannot be a limit's
     ├── ServerError                 the server at `address` …
     │   ├── ServerUnreachableError    does not answer
     │   ├── NotAPrefectServerError    answers, but is something else
@@ -117,6 +118,20 @@ class InvalidTagError(LeaseholdError, ValueError):
     def __init__(self, message: str, *, tag: object) -> None:
         super().__init__(message)
         self.tag = tag
+
+
+class InvalidLimitError(LeaseholdError, ValueError):
+    """A number that cannot be a limit's size, its slots in use, or its decay.
+
+    Attributes:
+        name: the limit's name or the tag.
+        value: what was given.
+    """
+
+    def __init__(self, message: str, *, name: str, value: object) -> None:
+        super().__init__(message)
+        self.name = name
+        self.value = value
 
 
 class ServerError(LeaseholdError):
