@@ -36,7 +36,7 @@ _SHORTEST_TRY_SECONDS: Final = 0.5
 #: Shorter than this it is a hiccup, and worth no warning.
 _HICCUP_SECONDS: Final = 0.5
 
-_BACKOFF: Final = tenacity.wait_exponential_jitter(initial=0.1, max=1.0, jitter=0.1)
+_BACKOFF: Final = tenacity.wait_exponential(multiplier=0.1, max=1) + tenacity.wait_random(0, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
