@@ -6,6 +6,7 @@ first word changed. `main` is the entry; nothing imports this package.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -19,6 +20,9 @@ def main() -> None:
     try:
         from leasehold.cli.app import app
 
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A tag may have letters that this terminal cannot show: better odd than a traceback.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             app(prog_name="leasehold")
         finally:

@@ -68,13 +68,11 @@ def program(
     ctx.obj = Session(profile, prompt=prompt)
 
 
-app.add_typer(tag_limits.app, name="concurrency-limit")
-app.add_typer(global_limits.app, name="global-concurrency-limit")
+app.add_typer(tag_limits.app, name="limit")
+app.add_typer(global_limits.app, name="gcl")
 app.command(name="server")(server.show)
 
-for _group, _aliases in (
-    (tag_limits.app, ("limit", "concurrency-limits")),
-    (global_limits.app, ("gcl",)),
-):
-    for _alias in _aliases:
-        app.add_typer(_group, name=_alias, hidden=True)
+#: The names that scripts written for `prefect` use.
+app.add_typer(tag_limits.app, name="concurrency-limit", short_help="The same as limit.")
+app.add_typer(tag_limits.app, name="concurrency-limits", hidden=True)
+app.add_typer(global_limits.app, name="global-concurrency-limit", short_help="The same as gcl.")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help='Global limits, for concurrency() and rate_limit(). Short: "leasehold gcl".',
-    short_help="Global limits; short: gcl",
+    help="Global limits, for concurrency() and rate_limit().",
+    short_help="Global limits.",
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The limit's name.")]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help='Limits of tags: how many tasks with a tag may run at once. Short: "leasehold limit".',
-    short_help="Limits of tags; short: limit",
+    help="Limits of tags: how many tasks with a tag may run at once.",
+    short_help="Limits of tags.",
 )
 
 Tag = Annotated[str, typer.Argument(metavar="TAG", help="The tag.")]
@@ -106,7 +106,7 @@ def inspect(ctx: typer.Context, tag: Tag, *, json: Json = False, output: Output 
     typer.echo(f"Tag {tag!r}: {used} of {size} slots in use, at {client.address}.")
     if holders:
         print_table(("task run", "name", "state", "started"), [_row(one) for one in holders])
-    _explain(used, size, holders)
+    _explain(used, size, holders, embedded=client.settings.api_url is None)
 
 
 @app.command(cls=Command)
@@ -191,24 +191,26 @@ def _as_json(limit: ConcurrencyLimit, used: int | None) -> dict[str, Any]:
 
 
 def _row(holder: RunHolder) -> tuple[str, str, str, str]:
-    name = holder.name or "(not known to the server)"
-    return str(holder.id), name, holder.state or "", ago(holder.since)
+    return str(holder.id), holder.name or "-", holder.state or "-", ago(holder.since) or "-"
 
 
-def _explain(used: int, size: int, holders: Sequence[RunHolder]) -> None:
-    others = used - len(holders)
-    if others > 0:
-        typer.echo(
-            f"{_slots(others)} held by what the server does not list: a flow, or a holder that is "
-            "gone."
-        )
-    if used:
-        typer.echo(
-            "A slot held by a lease expires when its holder no longer reports; one taken by a "
-            "client older than 3.4.19 never does. The server does not say which is which."
-        )
+def _explain(used: int, size: int, holders: Sequence[RunHolder], *, embedded: bool) -> None:
     if not size:
         typer.echo("A limit of 0 admits nobody: tasks with this tag fail.")
+    if not used:
+        return
+    if used > len(holders):
+        others = _slots(used - len(holders))
+        typer.echo(f"{others} held by what is not listed: a flow, or a holder that is gone.")
+    if embedded:
+        typer.echo("A slot comes back when its holder's process ends, or no longer reports.")
+        return
+    if any(one.name is None for one in holders):
+        typer.echo("Runs without a name are not known to the server; runs of leasehold never are.")
+    typer.echo(
+        "A slot held by a lease expires when its holder no longer reports; one taken through the "
+        "old tag calls never does. The server does not say which is which."
+    )
 
 
 def _at_once(size: int) -> str:
