@@ -312,10 +312,11 @@ class Limits:
         everything = yield from self.read_global_concurrency_limits(None)
         found: dict[str, ConcurrencyLimit] = {}
         while True:
-            body = {"limit": PAGE, "offset": len(found)}
+            before = len(found)
+            body = {"limit": PAGE, "offset": before}
             page = self._read(_TAG_LIMITS, (yield Request("POST", f"{_TAGS}filter", body)), "")
             found |= {one.tag: one for one in page}
-            if not page or len(page) < PAGE >= len(everything):
+            if len(found) == before or len(page) < PAGE >= len(everything):
                 break
         for name in (one.name for one in everything):
             tag = name.removeprefix(TAG_PREFIX)
