@@ -1,0 +1,51 @@
+# Needs python3 (3.10 or newer), pip, make and git. Everything else is put inside this folder.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BOOTSTRAP := .cache/bootstrap
+READY := $(VENV)/.ready
+UV := PYTHONPATH=$(BOOTSTRAP) $(PYTHON) -m uv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint types format clean
+
+help: ## this list
+	@echo "leasehold: tag limits that give their slots back. What make can do here:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## install everything into .venv
+
+# uv comes through pip, and into this folder: many systems have no `venv` module.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "leasehold needs Python 3.10 or newer; $$($(PYTHON) --version) is too old. Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up .venv (once; about half a minute) ..."
+	@mkdir -p .cache
+	@test -d $(BOOTSTRAP)/uv || $(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target $(BOOTSTRAP) uv
+	@$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
+	@$(UV) pip install --quiet --python $(BIN)/python -e '.[dev]'
+	@touch $@
+	@echo "Ready."
+
+demo: $(READY) ## run the main example and watch its limit hold
+	@LEASEHOLD_HOME="$${LEASEHOLD_HOME:-$(CURDIR)/.cache/demo}" $(BIN)/python examples/etl_database.py
+
+test: lint types ## lint, types, and the tests that are quick (a few minutes)
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint types ## lint, types, and all tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff: rules and format
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "Some files are not formatted: make format"; exit 1; }
+
+types: $(READY) ## mypy, strict
+	@$(BIN)/mypy
+
+format: $(READY) ## have ruff format the code
+	@$(BIN)/ruff check --quiet --fix-only . ; $(BIN)/ruff format .
+
+clean: ## remove what the targets above have made
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

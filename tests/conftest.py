@@ -1,0 +1,55 @@
+"""What all tests share: a clean environment, real servers, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from servers import PrefectServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytest_plugins: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[PrefectServer]:
+    """The real server that tests share; started when the first one asks."""
+    server = PrefectServer("3.8.8").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def prefect_server_url(prefect_server: PrefectServer) -> str:
+    """Its address."""
+    return prefect_server.url
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the developer's own settings and ledger out of the tests, and the keeper's thread in."""
+    for name in list(os.environ):
+        if name.startswith(("PREFECT_", "LEASEHOLD_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LEASEHOLD_HOME", str(tmp_path / "leasehold"))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    yield
+    from leasehold.concurrency import keeper
+
+    keeper.shut_down()
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("leasehold")]
+    assert left == [], "threads were left behind"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that talks to a real server, and give it time for the server to start."""
+    for item in items:
+        if "prefect_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
+        if item.get_closest_marker("server") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300))
