@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+
 from servers import PrefectServer
 
 if TYPE_CHECKING:

@@ -58,6 +58,13 @@ def install(version: str) -> Path:
     return home / "bin"
 
 
+def free_port() -> int:
+    """Give a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @dataclass
 class PrefectServer:
     """One running server, with a database of its own.
@@ -72,7 +79,7 @@ class PrefectServer:
     version: str
     env: Mapping[str, str] = field(default_factory=dict)
     home: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="prefect-server-")))
-    port: int = field(default_factory=lambda: _free_port())
+    port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -135,7 +142,9 @@ class PrefectServer:
         return self.home / "server.log"
 
     def _environment(self) -> dict[str, str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "LEASEHOLD_"))}
+        clean = {
+            k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "LEASEHOLD_"))
+        }
         return {
             **clean,
             "PREFECT_HOME": str(self.home),
@@ -154,12 +163,6 @@ def _uv(*arguments: str) -> None:
     )
     if done.returncode:
         raise RuntimeError(f"uv {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

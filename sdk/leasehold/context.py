@@ -1,4 +1,7 @@
-"""What is running here, and under which tags. Context variables, so threads and loops keep apart."""
+"""What is running here, and under which tags.
+
+Kept in context variables, so that threads and event loops stay apart.
+"""
 
 from __future__ import annotations
 
@@ -119,5 +122,7 @@ def check_tags(given: Iterable[Any] | None) -> frozenset[str]:
     checked = frozenset(given or ())
     for tag in checked:
         if not isinstance(tag, str) or not tag:
-            raise InvalidTagError(f"A tag must be a string that is not empty; got {tag!r}.", tag=tag)
+            raise InvalidTagError(
+                f"A tag must be a string that is not empty; got {tag!r}.", tag=tag
+            )
     return checked

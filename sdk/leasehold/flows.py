@@ -17,6 +17,8 @@ from leasehold.states import Cancelled, Completed, Crashed, Failed, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from typing_extensions import Self
+
     from leasehold.task_runners import TaskRunner
 
 P = ParamSpec("P")
@@ -55,16 +57,12 @@ class Flow(Generic[P, R]):
         self.isasync = inspect.iscoroutinefunction(fn)
 
     @overload
-    def __call__(
-        self: Flow[P, R], *args: P.args, return_state: Literal[False] = False, **kwargs: P.kwargs
-    ) -> R: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     @overload
-    def __call__(
-        self: Flow[P, R], *args: P.args, return_state: Literal[True], **kwargs: P.kwargs
-    ) -> State[R]: ...
+    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State[R]: ...
 
-    def __call__(self, *args: Any, return_state: bool = False, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow, wait for all its tasks, and give its result; an async flow is awaited.
 
         Futures in what the function returns are replaced by their results.
@@ -79,6 +77,7 @@ class Flow(Generic[P, R]):
             ParameterTypeError: arguments that its annotations do not allow.
             Exception: what the function raised.
         """
+        return_state = kwargs.pop("return_state", False)
         if self.isasync:
             return self._run_async(args, kwargs, return_state)
         run = _FlowRun(self)
@@ -163,9 +162,9 @@ class _FlowRun:
         from leasehold.task_runners import ThreadPoolTaskRunner
 
         set_up_console()
-        runner = flow.task_runner or ThreadPoolTaskRunner
+        runner: Any = flow.task_runner or ThreadPoolTaskRunner
         self._flow = flow
-        self._runner = runner() if isinstance(runner, type) else runner.duplicate()
+        self._runner: TaskRunner = runner() if isinstance(runner, type) else runner.duplicate()
         name = f"{flow.name}-{uuid.uuid4().hex[:4]}"
         self.context = FlowRunContext(name=name, tags=current_tags(), task_runner=self._runner)
         self.state: State[Any] = State.__new__(State)
@@ -206,10 +205,12 @@ class _FlowRun:
         self.state = Completed(data=resolve(value))
         self.log.info("Completed in %.1f s.", time.monotonic() - self._began)
 
-    def __enter__(self) -> _FlowRun:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> bool:
         _flush_slots()
         if error is None:
             return False
@@ -270,7 +271,7 @@ def flow(
 ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
 
 
-def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: D417 - by their names
     """Make a function a flow.
 
     Example:

@@ -2,8 +2,8 @@
 
 Everything logs below ``leasehold``: ``leasehold.concurrency`` tells of slots, ``leasehold.runs``
 of flows and tasks. A program that has configured logging keeps what it has. In one that has not,
-the first run prints INFO lines and worse to stderr, as flow authors know it; ``LEASEHOLD_LOGGING_LEVEL``
-or ``PREFECT_LOGGING_LEVEL`` changes the level.
+the first run prints INFO lines and worse to stderr, as flow authors know it;
+``LEASEHOLD_LOGGING_LEVEL`` or ``PREFECT_LOGGING_LEVEL`` changes the level.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ def set_up_console() -> None:
     if _ROOT.handlers or logging.getLogger().handlers or _ROOT.level != logging.NOTSET:
         return
     variable = next(
-        (name for name in ("LEASEHOLD_LOGGING_LEVEL", "PREFECT_LOGGING_LEVEL") if os.environ.get(name)),
+        (
+            name
+            for name in ("LEASEHOLD_LOGGING_LEVEL", "PREFECT_LOGGING_LEVEL")
+            if os.environ.get(name)
+        ),
         None,
     )
     level = os.environ[variable].strip().upper() if variable else "INFO"

@@ -30,6 +30,8 @@ from leasehold.states import (
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from leasehold.concurrency.hold import Hold
     from leasehold.futures import PrefectFuture
     from leasehold.tasks import Task
@@ -95,9 +97,9 @@ class TaskRun:
             self.kwargs = {name: resolve(value) for name, value in self.kwargs.items()}
         except UpstreamFailedError as error:
             self.move(NotReady(message=str(error), data=error))
-            self.log.error("Did not start: %s", error)
-            return False
-        return True
+        if self.ended:
+            self.log.error("Did not start: %s", self.state.message)
+        return not self.ended
 
     def hold(self) -> Hold | None:
         """Make the hold for the next attempt; None when no limit can apply.
@@ -170,7 +172,7 @@ class Attempt(AbstractContextManager["Attempt"]):
         """The slots; a block that does nothing where no limit can apply."""
         return self._hold or self._run.hold() or nullcontext()
 
-    def __enter__(self) -> Attempt:
+    def __enter__(self) -> Self:
         self._entered.__enter__()
         return self
 

@@ -47,6 +47,12 @@ _FIELDS: Final = {
 }
 
 
+def _default_home() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path("leasehold", appauthor=False)
+
+
 class Settings(BaseModel):
     """One reading of the environment and the active profile.
 
@@ -81,7 +87,7 @@ class Settings(BaseModel):
     api_auth_string: SecretStr | None = None
     api_ssl_cert_file: Path | None = None
     custom_headers: dict[str, str] = Field(default_factory=dict, repr=False)
-    home: Path = Field(default_factory=lambda: _default_home())
+    home: Path = Field(default_factory=_default_home)
     request_timeout_seconds: float = Field(default=10.0, gt=0)
     unreachable_seconds: float = Field(default=8.0, gt=0)
     outage_seconds: float = Field(default=600.0, gt=0)
@@ -121,10 +127,10 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             continue
         if field == "api_url":
             values["source"] = source
-            value = _checked_url(value, source)
-        elif field == "custom_headers":
-            value = _checked_headers(value, source)
-        if value not in {"", None}:
+            values[field] = _checked_url(value, source)
+        elif value and field == "custom_headers":
+            values[field] = _checked_headers(value, source)
+        elif value not in {"", None}:
             values[field] = value
     try:
         return Settings(**values)
@@ -158,7 +164,7 @@ def _without_credentials(url: str) -> str:
 
 
 def _checked_headers(value: Any, source: str) -> Any:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
@@ -204,9 +210,3 @@ def _read_toml(path: Path) -> dict[str, Any]:
         import tomli as tomllib
     with path.open("rb") as file:
         return tomllib.load(file)
-
-
-def _default_home() -> Path:
-    from platformdirs import user_data_path
-
-    return user_data_path("leasehold", appauthor=False)

@@ -6,7 +6,7 @@ imports.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import enum
 import uuid
 from dataclasses import dataclass, field
@@ -29,13 +29,11 @@ class StateType(str, enum.Enum):
     CRASHED = "CRASHED"
 
 
-_FINAL = frozenset(
-    {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED}
-)
+_FINAL = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED})
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class State(Generic[R]):
     name: str = ""
     message: str | None = None
     data: Any = field(default=None, repr=False)
-    timestamp: datetime.datetime = field(default_factory=_now, repr=False)
+    timestamp: dt.datetime = field(default_factory=_now, repr=False)
     id: uuid.UUID = field(default_factory=uuid.uuid4, repr=False)
 
     def __post_init__(self) -> None:

@@ -77,16 +77,12 @@ class Task(Generic[P, R]):
         self._serial = itertools.count(1)
 
     @overload
-    def __call__(
-        self: Task[P, R], *args: P.args, return_state: Literal[False] = False, **kwargs: P.kwargs
-    ) -> R: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     @overload
-    def __call__(
-        self: Task[P, R], *args: P.args, return_state: Literal[True], **kwargs: P.kwargs
-    ) -> State[R]: ...
+    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State[R]: ...
 
-    def __call__(self, *args: Any, return_state: bool = False, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task here, and give its result; an async task is awaited.
 
         Args:
@@ -98,6 +94,7 @@ class Task(Generic[P, R]):
             Exception: what the function raised.
             ConcurrencySlotAcquisitionError: no slot could be had; see `leasehold.exceptions`.
         """
+        return_state = kwargs.pop("return_state", False)
         run = self._run(args, kwargs, nested=True)
         if self.isasync:
             return self._call_async(run, return_state)
@@ -197,7 +194,7 @@ class Task(Generic[P, R]):
         if instance is None:
             return self
         bound: Task[Any, Any] = self.with_options()
-        bound.fn = self.fn.__get__(instance, owner)  # type: ignore[attr-defined]
+        bound.fn = self.fn.__get__(instance, owner)
         return bound
 
     def __repr__(self) -> str:
@@ -209,7 +206,11 @@ class Task(Generic[P, R]):
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, nested: bool) -> runs.TaskRun:
         return runs.TaskRun(
-            cast("Task[Any, Any]", self), args, kwargs, tags=self.tags | current_tags(), nested=nested
+            cast("Task[Any, Any]", self),
+            args,
+            kwargs,
+            tags=self.tags | current_tags(),
+            nested=nested,
         )
 
     def _runner(self, method: str) -> TaskRunner:
@@ -302,7 +303,7 @@ def task(
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
-def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: D417 - by their names
     """Make a function a task.
 
     Example:

@@ -21,6 +21,8 @@ from leasehold.exceptions import AuthenticationError, NotAPrefectServerError, Se
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from typing_extensions import Self
+
     from leasehold.settings import Settings
 
 #: Where the embedded ledger pretends to be. Never looked up: its transport answers.
@@ -61,7 +63,7 @@ class AsyncApi:
         self.address = settings.address
         self._client = httpx.AsyncClient(**_common(settings), **_network(settings, transport))
 
-    async def __aenter__(self) -> AsyncApi:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -104,7 +106,7 @@ class SyncApi:
         self.address = settings.address
         self._client = httpx.Client(**_common(settings), **_network(settings, transport))
 
-    def __enter__(self) -> SyncApi:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,9 +151,7 @@ class _Credentials(httpx.Auth):
 
     requires_response_body = True
 
-    def auth_flow(
-        self, request: httpx.Request
-    ) -> Generator[httpx.Request, httpx.Response, None]:
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Sign the request; ask for a new CSRF token when the server says it wants one."""
         self._sign(request)
         response = yield request
@@ -226,7 +226,7 @@ def _translated(address: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    words = {
+    words: dict[type[Exception], str] = {
         httpx.ConnectTimeout: "it took too long to connect",
         httpx.ReadTimeout: "no reply in time",
         httpx.RemoteProtocolError: "the connection was cut",

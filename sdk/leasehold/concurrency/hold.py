@@ -233,7 +233,9 @@ class concurrency(contextlib.ContextDecorator):  # noqa: N801 - the name flow au
         if max_retries is not None and max_retries < 0:
             raise ValueError(f"max_retries must be 0 or more; it is {max_retries!r}.")
         _check_patience(timeout_seconds)
-        cancels = strict if raise_on_lease_renewal_failure is None else raise_on_lease_renewal_failure
+        cancels = (
+            strict if raise_on_lease_renewal_failure is None else raise_on_lease_renewal_failure
+        )
         self._request = slot_request(names, occupy, lease_seconds=float(lease_duration))
         self._strict = strict
         self._make = functools.partial(
@@ -254,9 +256,14 @@ class concurrency(contextlib.ContextDecorator):  # noqa: N801 - the name flow au
         self._check(hold, lease)
         return lease
 
-    def __exit__(self, *raised: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if self._request is not None:
-            self._leave().__exit__(*raised)
+            self._leave().__exit__(kind, error, traceback)
 
     async def __aenter__(self) -> Lease:
         if self._request is None:
@@ -266,13 +273,20 @@ class concurrency(contextlib.ContextDecorator):  # noqa: N801 - the name flow au
         self._check(hold, lease)
         return lease
 
-    async def __aexit__(self, *raised: Any) -> bool:
-        return False if self._request is None else await self._leave().__aexit__(*raised)
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if self._request is None:
+            return False
+        return await self._leave().__aexit__(kind, error, traceback)
 
     def __call__(self, func: F) -> F:
         """Hold the slots during every call of a function."""
         if not inspect.iscoroutinefunction(func):
-            return cast("F", super().__call__(func))
+            return super().__call__(func)
 
         @functools.wraps(func)
         async def holding(*args: Any, **kwargs: Any) -> Any:
@@ -288,7 +302,7 @@ class concurrency(contextlib.ContextDecorator):  # noqa: N801 - the name flow au
         try:
             check_missing(lease.request.names, lease.limits, strict=self._strict)
         except BaseException:
-            hold._left()
+            hold.__exit__(None, None, None)
             raise
         self._entered.append(hold)
 

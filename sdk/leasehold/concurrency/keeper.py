@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from leasehold.client import wire
-from leasehold.client.wire import Full, Granted, Holder, Refused, SlotRequest, Unlimited
+from leasehold.client.wire import Full, Granted, Holder, Outcome, Refused, SlotRequest, Unlimited
 from leasehold.concurrency import herald
 from leasehold.concurrency.connection import Connection
 from leasehold.concurrency.lane import ACQUIRE
@@ -294,7 +294,12 @@ class Keeper:
                 if error.delivered:
                     await self._undo(head.payload, request, holder, sent_at)
                 raise
-        outcome = wire.read_acquire(reply, request)
+        await self._answered(queue, wire.read_acquire(reply, request), holder, sent_at)
+
+    async def _answered(
+        self, queue: Queue[Acquisition], outcome: Outcome, holder: Holder, sent_at: float
+    ) -> None:
+        request = queue.request
         if isinstance(outcome, Granted):
             self._granted(queue, outcome, holder, sent_at)
         elif isinstance(outcome, Full):
@@ -406,7 +411,7 @@ class Keeper:
             return
         heir = self._turnstile.pass_on(lease.request, self._clock()) if self._fresh(lease) else None
         if heir is not None:
-            self._hand(_successor(lease), heir.payload)
+            self._hand(lease.successor(), heir.payload)
         else:
             await self._give_back(lease)
 
@@ -483,19 +488,6 @@ def _fail(acquisition: Acquisition, error: BaseException) -> None:
         acquisition.future.set_exception(error)
 
 
-def _successor(lease: Lease) -> Lease:
-    heir = Lease(
-        lease.request,
-        lease.term,
-        lease_id=lease.id,
-        holder_id=lease.holder_id,
-        limits=lease.limits,
-        clock=lease._clock,
-    )
-    heir.acquired_at, heir.handed_over = lease.acquired_at, lease.handed_over + 1
-    return heir
-
-
 def _going_away(acquisition: Acquisition) -> LeaseholdError:
     return ConcurrencySlotAcquisitionError(
         f"{acquisition.who} got no slot of {acquisition.request.label}: the process is ending.",
@@ -544,7 +536,7 @@ def running() -> Keeper | None:
 
 def shut_down() -> None:
     """Give everything back and end the keeper; the next work starts another with new settings."""
-    global _keeper  # noqa: PLW0603
+    global _keeper
     with _lock:
         keeper, _keeper = _keeper, None
     if keeper is not None:
@@ -554,7 +546,7 @@ def shut_down() -> None:
 
 def _after_fork_in_child() -> None:
     """Start anew: the parent's thread, loop and leases are the parent's (rule 9)."""
-    global _keeper, _lock  # noqa: PLW0603
+    global _keeper, _lock
     _left_behind.append(_keeper)  # collecting it would touch file descriptors that are shared
     _keeper, _lock = None, threading.Lock()
 

@@ -223,11 +223,24 @@ class Lease:
         self.lost_reason = reason
         return True
 
-    def regained(self, lease_id: UUID | None, holder_id: UUID, term: Term) -> None:
+    def regained(self, lease_id: UUID | None, holder_id: UUID | None, term: Term) -> None:
         """Go on under a new lease."""
         self._id, self.holder_id, self._term = lease_id, holder_id, term
         self.acquired_at = term.sent_at
         self.lost_reason = self.last_error = None
+
+    def successor(self) -> Lease:
+        """Make the lease under which the next piece of work holds the same slots."""
+        heir = Lease(
+            self.request,
+            self._term,
+            lease_id=self._id,
+            holder_id=self.holder_id,
+            limits=self.limits,
+            clock=self._clock,
+        )
+        heir.acquired_at, heir.handed_over = self.acquired_at, self.handed_over + 1
+        return heir
 
     def end(self) -> bool:
         """Note that the work has ended; False when it had already."""

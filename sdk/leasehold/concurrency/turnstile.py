@@ -190,9 +190,7 @@ class Turnstile(Generic[T]):
         self._tidy(queue)
         return waiter
 
-    def full(
-        self, queue: Queue[T], retry_after: float | None, now: float
-    ) -> Waiter[T] | None:
+    def full(self, queue: Queue[T], retry_after: float | None, now: float) -> Waiter[T] | None:
         """Take in "all slots are taken"; gives back a waiter that is out of retries."""
         self._answered(queue)
         self._count(queue.request, -1)
@@ -293,15 +291,15 @@ class Turnstile(Generic[T]):
 
     def _by_age(self) -> list[Queue[T]]:
         waiting = [queue for queue in self._queues.values() if queue.waiters]
-        return sorted(waiting, key=lambda queue: (next(iter(queue.waiters)).joined_at, queue.serial))
+        return sorted(
+            waiting, key=lambda queue: (next(iter(queue.waiters)).joined_at, queue.serial)
+        )
 
     def _answered(self, queue: Queue[T]) -> None:
         queue.asking = False
         queue.failures = 0
 
-    def _count(
-        self, request: SlotRequest, sign: int, names: Collection[str] | None = None
-    ) -> None:
+    def _count(self, request: SlotRequest, sign: int, names: Collection[str] | None = None) -> None:
         for name in request.names if names is None else names:
             self._held[name] += sign * request.slots
 

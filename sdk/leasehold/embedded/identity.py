@@ -72,7 +72,7 @@ if sys.platform == "linux":
         # /proc may be that of another namespace, as in some sandboxes: then ids mean nothing.
         if Path("/proc/self").resolve().name != str(os.getpid()):
             return f"unknown to {os.getpid()}"
-        return os.readlink("/proc/self/ns/pid")
+        return str(Path("/proc/self/ns/pid").readlink())
 
 else:
     import platform

@@ -154,7 +154,7 @@ class Ledger:
                 limit = self._find(db, id_or_name)
             return limit
 
-    def list(self, limit: int, offset: int, prefix: str = "") -> list[Limit]:
+    def list_limits(self, limit: int, offset: int, prefix: str = "") -> list[Limit]:
         """List limits by name, their counters up to date."""
         with self._writing() as (db, now):
             self._expire(db, now)
@@ -345,7 +345,9 @@ class Ledger:
         found = limit or self._find(db, limit_id)
         if found is not None:
             used = max(0, found.used_now(now) + change)
-            db.execute("UPDATE limits SET used = ?, used_at = ? WHERE id = ?", (used, now, found.id))
+            db.execute(
+                "UPDATE limits SET used = ?, used_at = ? WHERE id = ?", (used, now, found.id)
+            )
 
     @staticmethod
     def _lease(

@@ -7,11 +7,12 @@ lease is atomic, and a limit that is full may be asked for again soon, because a
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import random
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -24,9 +25,9 @@ from leasehold.embedded.identity import this_process
 from leasehold.embedded.ledger import LedgerBusyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from leasehold.embedded.ledger import Ledger, Limit
+
+Handler = TypeVar("Handler", bound=Callable[..., httpx.Response])
 
 #: The version whose answers these are.
 VERSION: Final = "3.8.8"
@@ -119,6 +120,23 @@ class _Reset(BaseModel):
     slot_override: list[UUID] | None = None
 
 
+_V1: Final = "/concurrency_limits"
+_V2: Final = "/v2/concurrency_limits"
+_PART: Final = "([^/]+)"
+
+_ROUTES: Final[list[tuple[str, re.Pattern[str], Callable[..., httpx.Response]]]] = []
+
+
+def _answers(method: str, path: str) -> Callable[[Handler], Handler]:
+    """Have a method answer requests for a path; its groups become arguments, then the body."""
+
+    def register(handler: Handler) -> Handler:
+        _ROUTES.append((method, re.compile(path), handler))
+        return handler
+
+    return register
+
+
 class LedgerTransport(Transport):
     """Answers requests from a ledger, for sync and async clients.
 
@@ -184,24 +202,31 @@ class LedgerTransport(Transport):
         except ValidationError as error:
             detail = error.errors(include_url=False, include_context=False)
             problems = [{**one, "loc": ["body", *one["loc"]]} for one in detail]
-            content = {"exception_message": "Invalid request received.", "exception_detail": problems}
+            content = {
+                "exception_message": "Invalid request received.",
+                "exception_detail": problems,
+            }
             return _json(content, 422)
         except LedgerBusyError:
             return httpx.Response(503)
 
     # -- the server
 
+    @_answers("GET", "/health")
     def _health(self) -> httpx.Response:
         return _json(True)
 
+    @_answers("GET", "/admin/version")
     def _version(self) -> httpx.Response:
         return _json(self.version)
 
+    @_answers("GET", "/csrf-token")
     def _csrf(self) -> httpx.Response:
         return _json({"detail": "CSRF protection is disabled."}, 422)
 
     # -- global limits
 
+    @_answers("POST", f"{_V2}/")
     def _create(self, body: bytes) -> httpx.Response:
         wanted = _Create.model_validate_json(body)
         values = wanted.model_dump(exclude={"name", "limit"})
@@ -210,13 +235,18 @@ class LedgerTransport(Transport):
             raise _Answer(409, f"A concurrency limit named {wanted.name!r} exists already.")
         return _json({**self._global(made), "denied_slots": made.denied}, 201)
 
+    @_answers("GET", f"{_V2}/{_PART}")
     def _read(self, name: str) -> httpx.Response:
         return _json(self._global(_found(self.ledger.read(name))))
 
+    @_answers("POST", f"{_V2}/filter")
     def _filter(self, body: bytes) -> httpx.Response:
         page = _page(body)
-        return _json([self._global(one) for one in self.ledger.list(page.limit, page.offset)])
+        return _json(
+            [self._global(one) for one in self.ledger.list_limits(page.limit, page.offset)]
+        )
 
+    @_answers("PATCH", f"{_V2}/{_PART}")
     def _update(self, name: str, body: bytes) -> httpx.Response:
         changes = _Update.model_validate_json(body).model_dump(exclude_unset=True)
         done = self.ledger.update(name, **changes)
@@ -225,16 +255,19 @@ class LedgerTransport(Transport):
         _found(done or None)
         return httpx.Response(204)
 
+    @_answers("DELETE", f"{_V2}/{_PART}")
     def _delete(self, name: str) -> httpx.Response:
         _found(self.ledger.delete(name) or None)
         return httpx.Response(204)
 
     # -- slots
 
+    @_answers("POST", f"{_V2}/increment")
     def _increment(self, body: bytes) -> httpx.Response:
         wanted = _Increment.model_validate_json(body)
         return _json(self._take(wanted, None, None)[1])
 
+    @_answers("POST", f"{_V2}/increment-with-lease")
     def _increment_with_lease(self, body: bytes) -> httpx.Response:
         wanted = _IncrementWithLease.model_validate_json(body)
         holder = None if wanted.holder is None else (wanted.holder.type, str(wanted.holder.id))
@@ -264,14 +297,17 @@ class LedgerTransport(Transport):
             raise _locked(got.full, wanted.slots, self.ledger.now())
         return got.lease_id, [_minimal(limit) for limit in got.limits]
 
+    @_answers("POST", f"{_V2}/decrement")
     def _decrement(self, body: bytes) -> httpx.Response:
         wanted = _Decrement.model_validate_json(body)
         return _json([_minimal(one) for one in self.ledger.give_back(wanted.names, wanted.slots)])
 
+    @_answers("POST", f"{_V2}/decrement-with-lease")
     def _decrement_with_lease(self, body: bytes) -> httpx.Response:
         self.ledger.release(str(_DecrementWithLease.model_validate_json(body).lease_id))
         return httpx.Response(204)
 
+    @_answers("POST", f"{_V2}/leases/{_PART}/renew")
     def _renew(self, lease_id: str, body: bytes) -> httpx.Response:
         seconds = _Renew.model_validate_json(body).lease_duration
         if not self.ledger.renew(str(TypeAdapter(UUID).validate_python(lease_id)), seconds):
@@ -280,6 +316,7 @@ class LedgerTransport(Transport):
 
     # -- tags, as the old calls see them
 
+    @_answers("POST", f"{_V1}/")
     def _create_tag(self, body: bytes) -> httpx.Response:
         wanted = _TagCreate.model_validate_json(body)
         name = f"tag:{wanted.tag}"
@@ -289,24 +326,29 @@ class LedgerTransport(Transport):
         self.ledger.update(name, limit=wanted.concurrency_limit)
         return _json(self._tag(_found(self.ledger.read(name))))
 
+    @_answers("GET", f"{_V1}/tag/{_PART}")
     def _read_tag(self, tag: str) -> httpx.Response:
         return _json(self._tag(_found(self.ledger.read(f"tag:{tag}"))))
 
+    @_answers("POST", f"{_V1}/filter")
     def _filter_tags(self, body: bytes) -> httpx.Response:
         page = _page(body)
-        limits = self.ledger.list(page.limit, page.offset, prefix="tag:")
+        limits = self.ledger.list_limits(page.limit, page.offset, prefix="tag:")
         return _json([self._tag(one) for one in limits])
 
+    @_answers("DELETE", f"{_V1}/tag/{_PART}")
     def _delete_tag(self, tag: str) -> httpx.Response:
         _found(self.ledger.delete(f"tag:{tag}") or None)
         return _json(None)
 
+    @_answers("POST", f"{_V1}/tag/{_PART}/reset")
     def _reset_tag(self, tag: str, body: bytes) -> httpx.Response:
         override = _Reset.model_validate_json(body).slot_override or []
         done = self.ledger.reset(f"tag:{tag}", [str(one) for one in override], _CENTURY_SECONDS)
         _found(done or None)
         return _json(None)
 
+    @_answers("POST", f"{_V1}/increment")
     def _increment_tags(self, body: bytes) -> httpx.Response:
         wanted = _TagSlots.model_validate_json(body)
         names = [f"tag:{tag}" for tag in wanted.names]
@@ -325,6 +367,7 @@ class LedgerTransport(Transport):
             raise _locked(got.full, 1, self.ledger.now())
         return _json([_minimal(limit) for limit in got.limits])
 
+    @_answers("POST", f"{_V1}/decrement")
     def _decrement_tags(self, body: bytes) -> httpx.Response:
         wanted = _TagSlots.model_validate_json(body)
         names = [f"tag:{tag}" for tag in wanted.names]
@@ -385,7 +428,7 @@ def _dates(limit: Limit) -> dict[str, Any]:
 
 
 def _date(seconds: float) -> str:
-    when = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    when = dt.datetime.fromtimestamp(seconds, dt.timezone.utc)
     return when.isoformat().replace("+00:00", "Z")
 
 
@@ -395,34 +438,3 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
         content=json.dumps(content).encode(),
         headers={"content-type": "application/json", **(headers or {})},
     )
-
-
-_V1: Final = "/concurrency_limits"
-_V2: Final = "/v2/concurrency_limits"
-_PART: Final = "([^/]+)"
-
-_ROUTES: Final[list[tuple[str, re.Pattern[str], Callable[..., httpx.Response]]]] = [
-    (method, re.compile(pattern), handler)
-    for method, pattern, handler in (
-        ("POST", f"{_V2}/increment-with-lease", LedgerTransport._increment_with_lease),
-        ("POST", f"{_V2}/decrement-with-lease", LedgerTransport._decrement_with_lease),
-        ("POST", f"{_V2}/leases/{_PART}/renew", LedgerTransport._renew),
-        ("POST", f"{_V2}/increment", LedgerTransport._increment),
-        ("POST", f"{_V2}/decrement", LedgerTransport._decrement),
-        ("POST", f"{_V2}/filter", LedgerTransport._filter),
-        ("POST", f"{_V2}/", LedgerTransport._create),
-        ("GET", f"{_V2}/{_PART}", LedgerTransport._read),
-        ("PATCH", f"{_V2}/{_PART}", LedgerTransport._update),
-        ("DELETE", f"{_V2}/{_PART}", LedgerTransport._delete),
-        ("POST", f"{_V1}/increment", LedgerTransport._increment_tags),
-        ("POST", f"{_V1}/decrement", LedgerTransport._decrement_tags),
-        ("POST", f"{_V1}/filter", LedgerTransport._filter_tags),
-        ("POST", f"{_V1}/", LedgerTransport._create_tag),
-        ("GET", f"{_V1}/tag/{_PART}", LedgerTransport._read_tag),
-        ("DELETE", f"{_V1}/tag/{_PART}", LedgerTransport._delete_tag),
-        ("POST", f"{_V1}/tag/{_PART}/reset", LedgerTransport._reset_tag),
-        ("GET", "/health", LedgerTransport._health),
-        ("GET", "/admin/version", LedgerTransport._version),
-        ("GET", "/csrf-token", LedgerTransport._csrf),
-    )
-]

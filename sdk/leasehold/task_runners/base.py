@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
+    from typing_extensions import Self
+
     from leasehold.client.wire import SlotRequest
     from leasehold.concurrency.hold import Hold
 
@@ -49,7 +51,11 @@ class TaskRunner(ABC):
     def execute(self, work: Callable[[], None]) -> None:
         """Have a worker call `work`, now or when one is free."""
 
-    def __enter__(self) -> TaskRunner:
+    @abstractmethod
+    def duplicate(self) -> Self:
+        """Make a fresh one of the same kind and size: each flow run has its own."""
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -154,7 +160,17 @@ class TaskRunner(ABC):
 class _Submission:
     """One submitted run on its way."""
 
-    __slots__ = ("_context", "_hold", "_left", "_lock", "_runner", "_timer", "_wait_for", "future", "run")
+    __slots__ = (
+        "_context",
+        "_hold",
+        "_left",
+        "_lock",
+        "_runner",
+        "_timer",
+        "_wait_for",
+        "future",
+        "run",
+    )
 
     def __init__(
         self, runner: TaskRunner, run: TaskRun, wait_for: tuple[PrefectFuture[Any], ...]

@@ -13,6 +13,8 @@ from leasehold.task_runners.base import TaskRunner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Self
+
 _VARIABLE: Final = "PREFECT_TASK_RUNNER_THREAD_POOL_MAX_WORKERS"
 
 
@@ -58,9 +60,9 @@ class ThreadPoolTaskRunner(TaskRunner):
             self._pool.shutdown(wait=not cancel, cancel_futures=cancel)
             self._pool = None
 
-    def duplicate(self) -> ThreadPoolTaskRunner:
+    def duplicate(self) -> Self:
         """Make a fresh one of the same size: each flow run has its own."""
-        return ThreadPoolTaskRunner(self.max_workers)
+        return type(self)(self.max_workers)
 
 
 def _from_environment() -> int:
