@@ -88,6 +88,8 @@ class Keeper:
         clock: see `lease.read_clock`.
         rng: where jitter comes from.
         open_api: opens the client; tests put a simulated server here.
+        loop: an event loop that somebody else runs, on which to work; None: one of its own, on a
+            thread of its own. Tests put a loop on a manual clock here.
     """
 
     def __init__(
@@ -97,12 +99,13 @@ class Keeper:
         clock: Callable[[], float] = read_clock,
         rng: random.Random | None = None,
         open_api: Callable[[Settings], AsyncApi] | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.settings = settings
         self.pid = os.getpid()
         jitter = (rng or random.Random()).random  # noqa: S311 - spreads requests, guards nothing
         self._clock = clock
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop or asyncio.new_event_loop()
         self._connection = Connection(settings, clock=clock, open_api=open_api)
         self._turnstile = Turnstile[Acquisition](poll_seconds=settings.poll_seconds, jitter=jitter)
         self._tender = Tender(self._connection, clock=clock, jitter=jitter, on_lost=self._lost)
@@ -116,7 +119,8 @@ class Keeper:
         self._pumping = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="leasehold-keeper", daemon=True)
-        self._thread.start()
+        if loop is None:
+            self._thread.start()
 
     # -- for any thread
 

@@ -21,8 +21,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from leasehold.client.http import Transport
 from leasehold.client.wire import LONGEST_LEASE_SECONDS, SHORTEST_LEASE_SECONDS
+from leasehold.embedded.file import LedgerBusyError
 from leasehold.embedded.identity import this_process
-from leasehold.embedded.ledger import LedgerBusyError
 
 if TYPE_CHECKING:
     from leasehold.embedded.ledger import Ledger, Limit
