@@ -1,7 +1,13 @@
-"""The ledger's SQLite file: opened once per process, made whole, and never mended or replaced.
+"""The ledger's SQLite file: made whole, and never mended or replaced.
 
-Every process has its own connection, and a forked child opens a new one. What SQLite says is
-translated here, so that nothing above sees its errors.
+Rules:
+
+1. A process has one connection, and none lives across a fork: a child that inherited one would
+   believe that it holds its parent's locks.
+2. A file that cannot be used, or that is gone from under a running process, is an error that names
+   it. Only a process that has never seen a file here makes one.
+3. A file that was exchanged for another is left for the new one: that is what others use now.
+4. What SQLite says is translated here, so that nothing above sees its errors.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ import sqlite3
 import threading
 import time
 import uuid
+import weakref
 from typing import TYPE_CHECKING, Final
 
 from leasehold.exceptions import LedgerError
@@ -27,6 +34,7 @@ _SCHEMA_VERSION: Final = 1
 _BUSY_SECONDS: Final = 2.0
 
 _SCHEMA: Final = """
+PRAGMA journal_mode = WAL;
 CREATE TABLE limits (
     id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, active INTEGER NOT NULL,
     used INTEGER NOT NULL, denied INTEGER NOT NULL, decay REAL NOT NULL, used_at REAL NOT NULL,
@@ -62,16 +70,17 @@ class LedgerFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._pid = 0
+        self.lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        self._lock = threading.RLock()
+        self._file: tuple[int, int, bool] | None = None
+        with _files_lock:
+            _files.add(self)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Open a transaction, and end it: committed after the block, undone after an error."""
-        with self._lock, self._translated():
-            db = self._open()
-            _begin(db)
+        with self.lock, self._translated():
+            db = self._begin()
             try:
                 yield db
                 db.execute("COMMIT")
@@ -81,48 +90,74 @@ class LedgerFile:
                 raise
 
     def close(self) -> None:
-        """Close this process's connection."""
-        with self._lock:
-            if self._connection is not None and self._pid == os.getpid():
-                self._connection.close()
-            self._connection = None
+        """Close this process's connection; the next transaction opens another."""
+        with self.lock:
+            db, self._connection = self._connection, None
+            if db is not None:
+                db.close()
+
+    def _begin(self) -> sqlite3.Connection:
+        """Begin to write to the file that is at the path now."""
+        while True:
+            db = self._connection or self._open()
+            _begin(db)
+            if self._look() == self._file:
+                return db
+            self.close()
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and self._pid == os.getpid():
-            return self._connection
-        # A forked child must not touch its parent's connection, not even to close it.
-        _inherited.append(self._connection)
-        self._connection = None
-        if not self.path.exists():
-            self._create_file()
-        db = _connect(self.path)
+        file = self._look()
+        if file is None:
+            if self._file is not None:
+                raise self._unusable("it was removed while this process used it")
+            self._create()
+            file = self._look()
+        db = _connect(self.path, timeout=_BUSY_SECONDS)
         try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
             self._check_schema(db)
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA busy_timeout = 0")  # from here on, `_begin` waits
         except BaseException:
             db.close()
             raise
-        self._connection, self._pid = db, os.getpid()
+        self._connection, self._file = db, file
         return db
 
-    def _create_file(self) -> None:
+    def _look(self) -> tuple[int, int, bool] | None:
+        """Tell which file is at the path, and whether anything is in it; None: there is none."""
+        try:
+            found = os.stat(self.path)  # noqa: PTH116 - half the time of Path.stat, at every call
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size > 0
+
+    def _create(self) -> None:
         """Make the file, private to the user, whole from its first moment on.
 
         So a file without a schema is never one that another process is just making: it is damaged,
         and taking it for a new ledger would mean forgetting every limit.
         """
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._refuse_orphans()
         draft = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.new")
         os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         try:
-            with contextlib.closing(_connect(draft)) as db:
-                db.executescript(_SCHEMA)
-                db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            with contextlib.closing(_connect(draft, timeout=0)) as db:
+                db.executescript(f"{_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION};")
             with contextlib.suppress(FileExistsError):  # another process was faster
                 os.link(draft, self.path)
         finally:
             draft.unlink()
+
+    def _refuse_orphans(self) -> None:
+        """Refuse to put a new file beside the journal of a lost one: SQLite would mix the two."""
+        journal = self.path.with_name(f"{self.path.name}-wal")
+        with contextlib.suppress(FileNotFoundError):
+            if journal.stat().st_size and self._look() is None:
+                raise self._unusable(
+                    f"the file is gone, but its journal {journal.name} is still there; put the "
+                    "file back, or remove the journal too"
+                )
 
     def _check_schema(self, db: sqlite3.Connection) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -140,11 +175,12 @@ class LedgerFile:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error) or "busy" in str(error):
+        except (sqlite3.Error, OSError) as error:
+            if _is_busy(error):
                 raise LedgerBusyError(str(error)) from error
-            raise self._unusable(error) from error
-        except (sqlite3.DatabaseError, OSError) as error:
+            # The next try starts afresh: the file may be mended, or another, by then.
+            with contextlib.suppress(sqlite3.Error):
+                self.close()
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception | str) -> LedgerError:
@@ -157,12 +193,22 @@ class LedgerFile:
         )
 
 
-#: Connections of parent processes: collecting one would close descriptors that carry its locks.
-_inherited: list[sqlite3.Connection | None] = []
+def _connect(path: Path, *, timeout: float) -> sqlite3.Connection:
+    # "rw": a file that is missing is never made here, because it would be an empty one.
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=timeout,
+        isolation_level=None,
+        check_same_thread=False,
+    )
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+def _is_busy(error: Exception) -> bool:
+    # "locking protocol": too many others are beginning at the same moment.
+    return isinstance(error, sqlite3.OperationalError) and any(
+        word in str(error) for word in ("locked", "busy", "locking protocol")
+    )
 
 
 def _begin(db: sqlite3.Connection) -> None:
@@ -176,8 +222,36 @@ def _begin(db: sqlite3.Connection) -> None:
         try:
             db.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > give_up_at:
+            if not _is_busy(error) or time.monotonic() > give_up_at:
                 raise
         else:
             return
         time.sleep(random.uniform(0.0002, 0.002))  # noqa: S311 - spreads waits, guards nothing
+
+
+_files: weakref.WeakSet[LedgerFile] = weakref.WeakSet()
+_files_lock: Final = threading.Lock()
+_forking: list[LedgerFile] = []
+
+
+def _before_fork() -> None:
+    """Let transactions end, and close every connection (rule 1)."""
+    _files_lock.acquire()
+    _forking.extend(_files)
+    for file in _forking:
+        file.lock.acquire()
+        with contextlib.suppress(sqlite3.Error):
+            file.close()
+
+
+def _after_fork() -> None:
+    """Let parent and child go on; each opens a connection when it needs one."""
+    while _forking:
+        _forking.pop().lock.release()
+    _files_lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )

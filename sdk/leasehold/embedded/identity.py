@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import uuid
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,10 +22,10 @@ class Process(NamedTuple):
     """A process, told apart from every other one.
 
     Attributes:
-        boot: this boot of this machine.
+        boot: this boot of this machine; "" where the platform does not tell.
         namespace: the PID namespace; "" where the platform has none.
         pid: the process id in that namespace.
-        started: when it started, in the platform's own unit.
+        started: when it started, in the platform's own unit; "" where that cannot be known.
     """
 
     boot: str
@@ -41,10 +42,15 @@ def this_process() -> Process:
 def is_gone(process: Process) -> bool:
     """Say whether a process has certainly ended; False when that cannot be known."""
     here = this_process()
+    if process == here or not (process.boot and process.started):
+        return False
     if (process.boot, process.namespace) != (here.boot, here.namespace):
         return False
     state = _look_at(process.pid)
-    return state is None or state[1] in _ENDED_STATES or state[0] != process.started
+    if state is None:
+        return True
+    started, ended = state
+    return ended or bool(started and started != process.started)
 
 
 @functools.lru_cache(maxsize=1)
@@ -55,39 +61,55 @@ def _describe_self(pid: int) -> Process:
 
 if sys.platform == "linux":
 
-    def _look_at(pid: int) -> tuple[str, str] | None:
-        """Read a process's start time and state; None: there is no such process."""
+    def _look_at(pid: int) -> tuple[str, bool] | None:
+        """Read when a process started, and whether it has ended; None: there is no such process."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
+        except OSError:
+            # Where /proc hides the processes of other users, missing there is not gone.
+            return ("", False) if _answers_signals(pid) else None
         # The second field is the program's name, in brackets, and may contain anything.
         fields = stat[stat.rindex(b")") + 2 :].split()
-        return fields[19].decode(), fields[0].decode()
+        return fields[19].decode(), fields[0].decode() in _ENDED_STATES
+
+    def _answers_signals(pid: int) -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
 
     def _boot() -> str:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:  # no /proc, or a sandbox's own
+            return ""
 
     def _namespace() -> str:
-        # /proc may be that of another namespace, as in some sandboxes: then ids mean nothing.
-        if Path("/proc/self").resolve().name != str(os.getpid()):
-            return f"unknown to {os.getpid()}"
-        return str(Path("/proc/self/ns/pid").readlink())
+        try:
+            own = Path("/proc/self").readlink()
+            namespace = str(Path("/proc/self/ns/pid").readlink())
+        except OSError:
+            own, namespace = Path(), ""
+        # /proc may be that of another namespace, as in some sandboxes: then ids mean nothing, and
+        # this process must not be compared with any other one.
+        return namespace if own.name == str(os.getpid()) else f"unknown {uuid.uuid4()}"
 
 else:
     import platform
 
     import psutil
 
-    def _look_at(pid: int) -> tuple[str, str] | None:
+    def _look_at(pid: int) -> tuple[str, bool] | None:
         try:
             process = psutil.Process(pid)
-            ended = process.status() == psutil.STATUS_ZOMBIE
-            return f"{process.create_time():.2f}", "Z" if ended else "R"
+            return f"{process.create_time():.2f}", process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
         except psutil.AccessDenied:
-            return "", "R"
+            return "", False
 
     def _boot() -> str:
         return f"{platform.node()} {psutil.boot_time():.0f}"

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LIMIT: Final = "id, name, size, active, used, denied, decay, used_at, created, updated"
+_HELD_BY: Final = (
+    f"SELECT {_LIMIT} FROM limits"
+    " WHERE id IN (SELECT limit_id FROM lease_limits WHERE lease_id = ?)"
+)
 
 
 @dataclass(slots=True)
@@ -46,9 +50,27 @@ class Limit:
 
     def used_now(self, now: float) -> int:
         """The slots in use, after decay."""
+        return self.decayed(now)[0]
+
+    def decayed(self, now: float) -> tuple[int, float]:
+        """The slots in use, and since when the next one is on its way out.
+
+        The part of a slot that has decayed already is kept: otherwise many small takings would
+        decay more slowly than one. A clock that was set back starts the next slot anew.
+        """
+        if not self.decay or now < self.used_at:
+            return self.used, now
+        gone = self.decay * (now - self.used_at)
+        if gone >= self.used:
+            return 0, now
+        return self.used - math.floor(gone), self.used_at + math.floor(gone) / self.decay
+
+    def seconds_until_free(self, slots: int, now: float) -> float:
+        """How long decay alone takes to make room for `slots`; 0 without decay."""
         if not self.decay:
-            return self.used
-        return max(0, self.used - math.floor(self.decay * max(now - self.used_at, 0.0)))
+            return 0.0
+        used, since = self.decayed(now)
+        return max((used + slots - self.size) / self.decay - (now - since), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +189,12 @@ class Ledger:
             return True
 
     def delete(self, id_or_name: str) -> bool:
-        """Remove a limit and the leases on it; False when there is none."""
-        with self._writing() as (db, now):
+        """Remove a limit; False when there is none. Leases on it live on, and hold one less."""
+        with self._writing() as (db, _):
             found = self._find(db, id_or_name)
             if found is None:
                 return False
-            self._revoke(db, self._leases_on(db, found.id), now)
+            db.execute("DELETE FROM lease_limits WHERE limit_id = ?", (found.id,))
             db.execute("DELETE FROM limits WHERE id = ?", (found.id,))
             return True
 
@@ -183,9 +205,11 @@ class Ledger:
             if found is None:
                 return False
             self._revoke(db, self._leases_on(db, found.id), now)
-            self._count(db, found.id, -found.used, now)
+            db.execute(
+                "UPDATE limits SET used = ?, used_at = ? WHERE id = ?",
+                (len(holders), now, found.id),
+            )
             for holder in holders:
-                self._count(db, found.id, 1, now)
                 self._lease(db, [found], 1, ("task_run", holder), seconds, None, now)
             return True
 
@@ -221,13 +245,15 @@ class Ledger:
                 limits = self._named(db, names)
                 full = self._first_full(limits, slots, now)
             if full is not None:
+                if full.used_at > now:  # the clock was set back; decay must not wait for it
+                    self._count(db, full, 0, now)
                 return Acquired(None, limits, full)
-            for limit in limits:
-                if limit.active:
-                    self._count(db, limit.id, slots, now, limit)
+            counted = [limit for limit in limits if limit.active]
+            for limit in counted:
+                self._count(db, limit, slots, now)
             lease_id = None
             if seconds is not None:
-                lease_id = self._lease(db, limits, slots, holder, seconds, process, now)
+                lease_id = self._lease(db, counted, slots, holder, seconds, process, now)
             return Acquired(lease_id, limits)
 
     def give_back(self, names: Sequence[str], slots: int) -> list[Limit]:
@@ -236,7 +262,7 @@ class Ledger:
             limits = self._named(db, names)
             for limit in limits:
                 if limit.active:
-                    self._count(db, limit.id, -slots, now, limit)
+                    self._count(db, limit, -slots, now)
             return limits
 
     def release(self, lease_id: str) -> None:
@@ -283,7 +309,7 @@ class Ledger:
         return [Limit(*row) for row in db.execute(query, values)]
 
     @staticmethod
-    def _column(db: sqlite3.Connection, query: str, values: Sequence[Any]) -> list[str]:
+    def _column(db: sqlite3.Connection, query: str, values: Sequence[Any]) -> list[Any]:
         return [row[0] for row in db.execute(query, values)]
 
     def _find(self, db: sqlite3.Connection, id_or_name: str) -> Limit | None:
@@ -304,20 +330,13 @@ class Ledger:
             (one for one in limits if one.active and one.used_now(now) + slots > one.size), None
         )
 
-    def _count(
-        self,
-        db: sqlite3.Connection,
-        limit_id: str,
-        change: int,
-        now: float,
-        limit: Limit | None = None,
-    ) -> None:
-        found = limit or self._find(db, limit_id)
-        if found is not None:
-            used = max(0, found.used_now(now) + change)
-            db.execute(
-                "UPDATE limits SET used = ?, used_at = ? WHERE id = ?", (used, now, found.id)
-            )
+    @staticmethod
+    def _count(db: sqlite3.Connection, limit: Limit, change: int, now: float) -> None:
+        used, since = limit.decayed(now)
+        db.execute(
+            "UPDATE limits SET used = ?, used_at = ? WHERE id = ?",
+            (max(0, used + change), since, limit.id),
+        )
 
     @staticmethod
     def _lease(
@@ -347,15 +366,11 @@ class Ledger:
         return lease_id
 
     def _revoke(self, db: sqlite3.Connection, lease_ids: Sequence[str], now: float) -> None:
+        """End leases, and lower the counters of what they hold, active or not by now (rule 1)."""
         for lease_id in lease_ids:
-            rows = db.execute("SELECT slots FROM leases WHERE id = ?", (lease_id,)).fetchall()
-            if not rows:
-                continue
-            query = "SELECT limit_id FROM lease_limits WHERE lease_id = ?"
-            for limit_id in self._column(db, query, (lease_id,)):
-                found = self._find(db, limit_id)
-                if found is not None and found.active:
-                    self._count(db, limit_id, -rows[0][0], now, found)
+            for slots in self._column(db, "SELECT slots FROM leases WHERE id = ?", (lease_id,)):
+                for limit in self._rows(db, _HELD_BY, (lease_id,)):
+                    self._count(db, limit, -slots, now)
             db.execute("DELETE FROM lease_limits WHERE lease_id = ?", (lease_id,))
             db.execute("DELETE FROM leases WHERE id = ?", (lease_id,))
 

@@ -1,8 +1,9 @@
 """The ledger behind the wire protocol: an httpx transport that answers as a Prefect server does.
 
-It answers what PROTOCOL.md lists for 3.8.8; the conformance tests run against it and against a real
-server. Known differences, all on purpose: `reset` leaves no counter behind, a release of a known
-lease is atomic, and a limit that is full may be asked for again soon, because asking is cheap.
+It answers what PROTOCOL.md lists for 3.8.8; the conformance tests run against it and against real
+servers. Known differences, all on purpose: `reset` leaves no counter behind, nor does a limit that
+was switched off while it was held; a release of a known lease is atomic; and a limit that is full
+may be asked for again soon, because asking is cheap.
 """
 
 from __future__ import annotations
@@ -37,12 +38,17 @@ _CENTURY_SECONDS: Final = 100 * 365 * 86_400.0
 
 _PAGE: Final = 200
 
+#: The largest number that SQLite keeps exactly. Real servers answer 500 beyond it.
+_MOST: Final = 2**63 - 1
+
 _Name = Annotated[str, Field(pattern=r"^[^/%&><]+$")]
-_Slots = Annotated[int, Field(gt=0)]
-_Names = Annotated[list[str], Field(min_length=1)]
+_Slots = Annotated[int, Field(gt=0, le=_MOST)]
 _Seconds = Annotated[float, Field(ge=SHORTEST_LEASE_SECONDS, le=LONGEST_LEASE_SECONDS)]
-_Count = Annotated[int, Field(ge=0)]
-_Decay = Annotated[float, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, le=_MOST)]
+_Decay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+_UUID: Final = TypeAdapter(UUID)
 
 
 class _Answer(Exception):  # noqa: N818 - control flow, not a fault
@@ -53,7 +59,7 @@ class _Answer(Exception):  # noqa: N818 - control flow, not a fault
         self.response = _json({"detail": detail}, status, headers)
 
 
-class _Create(BaseModel):
+class _Create(BaseModel, extra="forbid"):
     name: _Name
     limit: _Count
     active: bool = True
@@ -62,7 +68,7 @@ class _Create(BaseModel):
     slot_decay_per_second: _Decay = 0.0
 
 
-class _Update(BaseModel):
+class _Update(BaseModel, extra="forbid"):
     name: _Name | None = None
     limit: _Count | None = None
     active: bool | None = None
@@ -78,7 +84,7 @@ class _Holder(BaseModel, extra="forbid"):
 
 class _Increment(BaseModel):
     slots: _Slots
-    names: _Names
+    names: list[str]
     mode: Literal["concurrency", "rate_limit"] = "concurrency"
 
 
@@ -89,7 +95,7 @@ class _IncrementWithLease(_Increment):
 
 class _Decrement(BaseModel):
     slots: _Slots
-    names: _Names
+    names: list[str]
     occupancy_seconds: Annotated[float, Field(gt=0)] | None = None
 
 
@@ -108,7 +114,7 @@ class _Page(BaseModel):
 
 class _TagCreate(BaseModel):
     tag: _Name
-    concurrency_limit: int
+    concurrency_limit: Annotated[int, Field(ge=-_MOST, le=_MOST)]
 
 
 class _TagSlots(BaseModel):
@@ -200,7 +206,7 @@ class LedgerTransport(Transport):
         except _Answer as answer:
             return answer.response
         except ValidationError as error:
-            detail = error.errors(include_url=False, include_context=False)
+            detail = error.errors(include_url=False, include_context=False, include_input=False)
             problems = [{**one, "loc": ["body", *one["loc"]]} for one in detail]
             content = {
                 "exception_message": "Invalid request received.",
@@ -310,7 +316,7 @@ class LedgerTransport(Transport):
     @_answers("POST", f"{_V2}/leases/{_PART}/renew")
     def _renew(self, lease_id: str, body: bytes) -> httpx.Response:
         seconds = _Renew.model_validate_json(body).lease_duration
-        if not self.ledger.renew(str(TypeAdapter(UUID).validate_python(lease_id)), seconds):
+        if not self.ledger.renew(str(_UUID.validate_python(lease_id)), seconds):
             raise _Answer(410, "Lease not found - it may have expired or been revoked")
         return httpx.Response(204)
 
@@ -365,7 +371,8 @@ class LedgerTransport(Transport):
         )
         if got.full is not None:
             raise _locked(got.full, 1, self.ledger.now())
-        return _json([_minimal(limit) for limit in got.limits])
+        tags = [(limit, limit.name.removeprefix("tag:")) for limit in got.limits]
+        return _json([{**_minimal(limit), "name": tag} for limit, tag in tags])
 
     @_answers("POST", f"{_V1}/decrement")
     def _decrement_tags(self, body: bytes) -> httpx.Response:
@@ -411,10 +418,7 @@ def _page(body: bytes) -> _Page:
 
 def _locked(limit: Limit, slots: int, now: float) -> _Answer:
     """Say "full", and when to ask again."""
-    seconds = 0.1
-    if limit.decay:
-        missing = limit.used_now(now) + slots - limit.size
-        seconds = max(missing / limit.decay - (now - limit.used_at), seconds)
+    seconds = max(limit.seconds_until_free(slots, now), 0.1)
     seconds *= random.uniform(1.0, 1.5)  # noqa: S311 - spreads questions, guards nothing
     return _Answer(423, "Locked", **{"retry-after": str(seconds)})
 
