@@ -16,7 +16,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -38,6 +38,7 @@ _FIELDS: Final = {
     "api_ssl_cert_file": "PREFECT_API_SSL_CERT_FILE",
     "custom_headers": "PREFECT_CLIENT_CUSTOM_HEADERS",
     "home": "LEASEHOLD_HOME",
+    "dialect": "LEASEHOLD_DIALECT",
     "request_timeout_seconds": "LEASEHOLD_REQUEST_TIMEOUT_SECONDS",
     "unreachable_seconds": "LEASEHOLD_UNREACHABLE_SECONDS",
     "outage_seconds": "LEASEHOLD_OUTAGE_SECONDS",
@@ -68,6 +69,7 @@ class Settings(BaseModel):
         api_ssl_cert_file: certificates to trust instead of the system's.
         custom_headers: sent with every request.
         home: the folder of the embedded ledger.
+        dialect: "leases" or "legacy": how to hold slots, instead of what the server's version says.
         request_timeout_seconds: the most that one request may take.
         unreachable_seconds: a server that never answered gets this long before tasks fail.
         outage_seconds: a server that did answer before gets this long.
@@ -88,6 +90,7 @@ class Settings(BaseModel):
     api_ssl_cert_file: Path | None = None
     custom_headers: dict[str, str] = Field(default_factory=dict, repr=False)
     home: Path = Field(default_factory=_default_home)
+    dialect: Literal["leases", "legacy"] | None = None
     request_timeout_seconds: float = Field(default=10.0, gt=0)
     unreachable_seconds: float = Field(default=8.0, gt=0)
     outage_seconds: float = Field(default=600.0, gt=0)

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from leasehold import settings as settings_module
 from leasehold.cli.app import app
+from leasehold.client.dialect import LEASES
 from leasehold.client.http import SyncApi
-from leasehold.client.wire import Holder, SlotRequest, acquire
+from leasehold.client.wire import Holder, SlotRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ def occupy(limit: str) -> uuid.UUID:
     """Take a slot, as a task run would."""
     holder = Holder(uuid.uuid4())
     with SyncApi(settings_module.load()) as api:
-        assert api.send(acquire(SlotRequest((limit,)), holder)).status == 200
+        assert api.send(LEASES.acquire(SlotRequest((limit,)), holder)).status == 200
     return holder.id
 
 

@@ -208,7 +208,6 @@ def test_a_limit_deleted_while_limits_are_listed_is_left_out(
         (httpx.Response(404, text="<html>"), NotAPrefectServerError),
         (httpx.Response(200, text="<html>"), NotAPrefectServerError),
         (httpx.Response(307, headers={"location": "https://x"}), NotAPrefectServerError),
-        (httpx.Response(200, json="3.4.18"), ServerTooOldError),
         (httpx.Response(200, json="2.20.4"), ServerTooOldError),
         (httpx.Response(401), AuthenticationError),
     ],

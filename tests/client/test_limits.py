@@ -18,8 +18,9 @@ from leasehold.client import (
     get_client,
 )
 from leasehold.client.changes import _observers, on_change
+from leasehold.client.dialect import LEASES
 from leasehold.client.http import SyncApi
-from leasehold.client.wire import Holder, SlotRequest, acquire
+from leasehold.client.wire import Holder, SlotRequest
 from leasehold.exceptions import (
     InvalidLimitError,
     InvalidTagError,
@@ -73,7 +74,7 @@ def occupy(settings: Settings, limit: str) -> uuid.UUID:
     """Take a slot, as a task run would."""
     holder = Holder(uuid.uuid4())
     with SyncApi(settings) as api:
-        assert api.send(acquire(SlotRequest((limit,)), holder)).status == 200
+        assert api.send(LEASES.acquire(SlotRequest((limit,)), holder)).status == 200
     return holder.id
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 import anyio
 import tenacity
 
-from leasehold.client import dialect
+from leasehold.client import server as servers
 from leasehold.client.http import AsyncApi, SyncApi
 from leasehold.client.limits import Limits
 from leasehold.client.retries import Answer, Tries
@@ -75,7 +75,7 @@ class SyncClient:
         self.address = settings.address
         self._api = SyncApi(settings)
         self._limits = Limits(settings.address)
-        self._server = _known_unasked(settings)
+        self._server = servers.known_unasked(settings)
 
     def __enter__(self) -> Self:
         return self
@@ -102,10 +102,10 @@ class SyncClient:
         Limits.delete_global_concurrency_limit_by_name
     )
 
-    def read_server(self) -> dialect.Server:
+    def read_server(self) -> servers.Server:
         """Say what the server is. It is asked once, before the first operation."""
         if self._server is None:
-            self._server = dialect.read(self._send(dialect.ASK), self.address)
+            self._server = servers.read(self._send(servers.ASK), self.address)
         return self._server
 
     def _run(self, plan: Plan[T]) -> T:
@@ -142,7 +142,7 @@ class AsyncClient:
         self.address = settings.address
         self._api = AsyncApi(settings)
         self._limits = Limits(settings.address)
-        self._server = _known_unasked(settings)
+        self._server = servers.known_unasked(settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -169,10 +169,10 @@ class AsyncClient:
         Limits.delete_global_concurrency_limit_by_name
     )
 
-    async def read_server(self) -> dialect.Server:
+    async def read_server(self) -> servers.Server:
         """Say what the server is. It is asked once, before the first operation."""
         if self._server is None:
-            self._server = dialect.read(await self._send(dialect.ASK), self.address)
+            self._server = servers.read(await self._send(servers.ASK), self.address)
         return self._server
 
     async def _run(self, plan: Plan[T]) -> T:
@@ -227,11 +227,3 @@ def get_client(
     """
     settings = load() if settings is None else settings
     return SyncClient(settings) if sync_client else AsyncClient(settings)
-
-
-def _known_unasked(settings: Settings) -> dialect.Server | None:
-    if settings.api_url is None:
-        return dialect.Server(
-            settings.address, None, "the embedded ledger holds all limits by leases"
-        )
-    return dialect.cloud(settings.address) if dialect.is_cloud(settings.address) else None

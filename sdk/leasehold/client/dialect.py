@@ -1,104 +1,204 @@
-"""Which server is this, and can it hold tag limits by leases?
+"""How slots are asked for, kept and given back: three dialects of one protocol. Pure.
 
-The table in PROTOCOL.md decides. Having the lease endpoints is not enough: servers 3.4.9 - 3.4.18
-have them, and silently admit everybody to a tag's limit, because the limit lives elsewhere.
+- `LEASES`: a slot expires unless its holder reports in. All limits from 3.4.19 on; limits that are
+  no tag's from 3.4.9 on.
+- `TAG_CALLS`: the old calls for tags. The server remembers the holder's id, and the slot never
+  expires.
+- `COUNTERS`: a bare counter goes up and down. Limits that are no tag's before 3.4.9; rate limits on
+  every server, where it goes down by itself.
+
+`server` says which of them a server needs. What cannot be undone or cannot expire has no request
+for it: whoever holds a grant need not know in which dialect it was made.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import UUID  # noqa: TC003 - pydantic reads the annotations
 
-from packaging.version import InvalidVersion, Version
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from leasehold.client.http import refused
-from leasehold.client.wire import Request, is_passing
-from leasehold.exceptions import NotAPrefectServerError, ServerTooOldError, ServerUnreachableError
+from leasehold.client.names import TAG_PREFIX
+from leasehold.client.wire import (
+    Full,
+    Granted,
+    Refusal,
+    Refused,
+    Request,
+    Unknown,
+    Unlimited,
+    is_passing,
+)
 
 if TYPE_CHECKING:
-    from leasehold.client.wire import Reply
-    from leasehold.exceptions import ServerError
+    from collections.abc import Mapping
 
-#: From here on a tag's limit is the global limit `tag:<tag>` (PROTOCOL.md, first table).
-TAGS_ARE_LEASED_FROM: Final = Version("3.4.19")
+    from leasehold.client.wire import Holder, Outcome, Reply, SlotRequest
 
-ASK: Final = Request("GET", "/admin/version")
+_OK, _LOCKED, _INVALID, _TOO_MANY, _UNAVAILABLE = 200, 423, 422, 429, 503
 
-_OK = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What is known of a server.
-
-    Attributes:
-        address: where it is.
-        version: what it says it is; None for Prefect Cloud, which does not say.
-        why: why we talk to it as we do, in words.
-    """
-
-    address: str
-    version: Version | None
-    why: str
+_V1: Final = "/concurrency_limits"
+_V2: Final = "/v2/concurrency_limits"
 
 
-def is_cloud(address: str) -> bool:
-    """Say whether this is Prefect Cloud, which is always new."""
-    host = urlsplit(address).hostname or ""
-    return host == "prefect.cloud" or host.endswith(".prefect.cloud")
+class Dialect(Protocol):
+    """One way to hold slots."""
+
+    @property
+    def expires(self) -> bool:
+        """Whether slots come back when nobody reports in."""
+        ...
+
+    def acquire(self, request: SlotRequest, holder: Holder) -> Request:
+        """Ask for slots."""
+        ...
+
+    def granted(self, reply: Reply, request: SlotRequest, holder: Holder) -> Granted:
+        """Read a grant; one without limits means that none of them exists.
+
+        Raises:
+            ValidationError: the reply is no grant.
+        """
+        ...
+
+    def undo(self, request: SlotRequest, holder: Holder) -> Request | None:
+        """Take back whatever `holder` may have got; None where the protocol has no way.
+
+        The holder's id must have been used for this one acquire only.
+        """
+        ...
 
 
-def cloud(address: str) -> Server:
-    """Describe Prefect Cloud."""
-    return Server(address, None, "Prefect Cloud holds tag limits by leases")
+class _LimitReply(BaseModel):
+    name: str
+    limit: int
 
 
-def read(reply: Reply, address: str) -> Server:
-    """Read the reply to `ASK`.
+class _LeaseReply(BaseModel):
+    lease_id: UUID
+    limits: list[_LimitReply]
 
-    Raises:
-        ServerError: with what is wrong with the server, and what to do.
-    """
-    if reply.status in {401, 403}:
-        raise refused(address, reply.status)
+
+_LIMITS: Final = TypeAdapter(list[_LimitReply])
+
+
+class Leases:
+    """Slots that expire unless their holder reports in."""
+
+    expires = True
+
+    def acquire(self, request: SlotRequest, holder: Holder) -> Request:
+        """Ask for slots, for as long as `request.lease_seconds` and each renewal allow."""
+        body = {
+            **_wanted(request),
+            "lease_duration": request.lease_seconds,
+            "holder": {"type": holder.type, "id": str(holder.id)},
+        }
+        return Request("POST", f"{_V2}/increment-with-lease", body)
+
+    def granted(self, reply: Reply, request: SlotRequest, holder: Holder) -> Granted:  # noqa: ARG002 - a lease has an id of its own
+        """Read a lease."""
+        lease = _LeaseReply.model_validate_json(reply.body)
+        return Granted(
+            limits={one.name: one.limit for one in lease.limits},
+            lease_id=lease.lease_id,
+            renewal=Request(
+                "POST",
+                f"{_V2}/leases/{lease.lease_id}/renew",
+                {"lease_duration": request.lease_seconds},
+            ),
+            release=Request(
+                "POST", f"{_V2}/decrement-with-lease", {"lease_id": str(lease.lease_id)}
+            ),
+        )
+
+    def undo(self, request: SlotRequest, holder: Holder) -> Request | None:
+        """Lead the way through the old tag calls: they find leases by their holder's id."""
+        return TAG_CALLS.undo(request, holder)
+
+
+class TagCalls:
+    """Slots of tags that never expire: the holder's id alone gives them back."""
+
+    expires = False
+
+    def acquire(self, request: SlotRequest, holder: Holder) -> Request:
+        """Ask for one slot of each tag."""
+        return Request("POST", f"{_V1}/increment", self._body(request, holder))
+
+    def granted(self, reply: Reply, request: SlotRequest, holder: Holder) -> Granted:
+        """Read which of the tags have a limit."""
+        limits = _LIMITS.validate_json(reply.body)
+        release = Request("POST", f"{_V1}/decrement", self._body(request, holder))
+        return Granted({TAG_PREFIX + one.name: one.limit for one in limits}, release=release)
+
+    def undo(self, request: SlotRequest, holder: Holder) -> Request | None:
+        """Give back whatever the holder's id has, on every tag."""
+        if request.mode == "rate_limit" or len(request.tags) != len(request.names):
+            return None
+        return Request("POST", f"{_V1}/decrement", self._body(request, holder))
+
+    @staticmethod
+    def _body(request: SlotRequest, holder: Holder) -> dict[str, Any]:
+        return {"names": request.tags, "task_run_id": str(holder.id)}
+
+
+class Counters:
+    """Slots that are only counted: nobody knows who has them."""
+
+    expires = False
+
+    def acquire(self, request: SlotRequest, holder: Holder) -> Request:  # noqa: ARG002 - see the class
+        """Count up."""
+        return Request("POST", f"{_V2}/increment", _wanted(request))
+
+    def granted(self, reply: Reply, request: SlotRequest, holder: Holder) -> Granted:  # noqa: ARG002 - see the class
+        """Read which of the limits exist; what a rate limit gives is used up, not given back."""
+        limits = {one.name: one.limit for one in _LIMITS.validate_json(reply.body)}
+        if request.mode == "rate_limit":
+            return Granted(limits)
+        body = {"names": sorted(limits), "slots": request.slots}
+        return Granted(limits, release=Request("POST", f"{_V2}/decrement", body))
+
+    def undo(self, request: SlotRequest, holder: Holder) -> Request | None:  # noqa: ARG002 - see the class
+        """Find no way: counting down what was never counted up would admit one too many."""
+        return None
+
+
+LEASES: Final = Leases()
+TAG_CALLS: Final = TagCalls()
+COUNTERS: Final = Counters()
+
+
+def read_acquire(dialect: Dialect, reply: Reply, request: SlotRequest, holder: Holder) -> Outcome:
+    """Say what the reply to an acquire means."""
+    if reply.status == _OK:
+        try:
+            grant = dialect.granted(reply, request, holder)
+        except ValidationError:
+            return Refused(Refusal.NOT_UNDERSTOOD, reply.status, reply.text)
+        return grant if grant.limits else Unlimited()
+    if reply.status == _LOCKED and (reply.retry_after is not None or dialect is not TAG_CALLS):
+        return Full(reply.retry_after)
     if is_passing(reply.status):
-        raise ServerUnreachableError(
-            f"The server at {address} answers HTTP {reply.status}.", address=address
-        )
-    version = _version(reply)
-    if version is None:
-        raise _not_prefect(reply, address)
-    # A pre-release of the first good version (3.4.19.dev3) has not got all of it for sure.
-    if version < TAGS_ARE_LEASED_FROM:
-        raise ServerTooOldError(
-            f"The server at {address} is Prefect {version}. Tag limits are held by leases from "
-            f"{TAGS_ARE_LEASED_FROM} on: upgrade the server.",
-            address=address,
-            version=str(version),
-        )
-    why = f"Prefect {version} holds tag limits by leases (from {TAGS_ARE_LEASED_FROM} on)"
-    return Server(address, version, why)
+        tried = reply.status not in {_TOO_MANY, _UNAVAILABLE}
+        return Unknown(f"HTTP {reply.status}", reply.retry_after, may_have_acted=tried)
+    return Refused(_why(reply), reply.status, reply.text)
 
 
-def _version(reply: Reply) -> Version | None:
-    if reply.status != _OK:
-        return None
-    try:
-        text = json.loads(reply.body)
-        return Version(text) if isinstance(text, str) else None
-    except (ValueError, InvalidVersion):
-        return None
+def _why(reply: Reply) -> Refusal:
+    if reply.status in {401, 403}:
+        return Refusal.UNAUTHORIZED
+    if reply.status in {404, 405}:
+        return Refusal.NO_SUCH_ENDPOINT
+    if reply.status == _LOCKED:  # the old calls say "full" with a Retry-After, and 0 without
+        return Refusal.ZERO_LIMIT
+    if reply.status == _INVALID and b"greater than the limit" in reply.body:
+        return Refusal.TOO_MANY_SLOTS
+    if reply.status == _INVALID and b"slot decay" in reply.body:
+        return Refusal.NOT_A_RATE_LIMIT
+    return Refusal.NOT_UNDERSTOOD
 
 
-def _not_prefect(reply: Reply, address: str) -> ServerError:
-    hint = "" if address.endswith("/api") else f" Should it be {address}/api?"
-    target = reply.headers.get("location")
-    if target and reply.status in range(300, 400):
-        hint = " It redirects elsewhere: use the address that it redirects to."
-    return NotAPrefectServerError(
-        f"{address} is no Prefect API: its /admin/version answers HTTP {reply.status}, "
-        f"not a version. Check PREFECT_API_URL.{hint}",
-        address=address,
-    )
+def _wanted(request: SlotRequest) -> Mapping[str, Any]:
+    return {"names": list(request.names), "slots": request.slots, "mode": request.mode}

@@ -1,4 +1,4 @@
-"""Bodies of requests, and what replies mean. Pure: no I/O, no clock.
+"""Requests, replies, and what a reply can mean. Pure: no I/O, no clock.
 
 Rules, from PROTOCOL.md:
 
@@ -7,6 +7,8 @@ Rules, from PROTOCOL.md:
 - *unknown* is everything that may or may not have been carried out (time-outs, 429, 5xx): it is
   never read as a loss, and never as a grant;
 - what cannot be understood is refused, never taken for "there is no limit".
+
+How slots are asked for depends on the server: see `dialect`.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
-from uuid import UUID  # noqa: TC003 - pydantic reads the annotations
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from leasehold.client.names import TAG_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from uuid import UUID
 
 Mode = Literal["concurrency", "rate_limit"]
 
@@ -28,7 +30,7 @@ Mode = Literal["concurrency", "rate_limit"]
 SHORTEST_LEASE_SECONDS: Final = 60.0
 LONGEST_LEASE_SECONDS: Final = 86_400.0
 
-_OK, _NO_CONTENT, _LOCKED, _INVALID = 200, 204, 423, 422
+_OK, _NO_CONTENT = 200, 204
 _NOT_FOUND, _GONE, _TOO_MANY, _SERVER_ERROR = 404, 410, 429, 500
 
 
@@ -83,6 +85,11 @@ class SlotRequest:
     lease_seconds: float = SHORTEST_LEASE_SECONDS
 
     @property
+    def tags(self) -> list[str]:
+        """The tags whose limits are wanted."""
+        return [name.removeprefix(TAG_PREFIX) for name in self.names if name.startswith(TAG_PREFIX)]
+
+    @property
     def label(self) -> str:
         """What messages call these limits: a task's author knows tags, not `tag:` names."""
         return describe(self.names)
@@ -100,13 +107,20 @@ class Holder:
 class Granted:
     """The slots are ours.
 
+    A grant carries the requests that keep it and give it back. So slots are returned on the path on
+    which they were taken, whatever becomes of the server in between.
+
     Attributes:
-        lease_id: None where the grant is not held by a lease (rate limits).
         limits: size by name, of the limits that exist.
+        lease_id: the server's name for it; None where it has none.
+        renewal: reports in; None where the slots do not expire.
+        release: gives the slots back; None where they are used up instead (rate limits).
     """
 
-    lease_id: UUID | None
     limits: Mapping[str, int]
+    lease_id: UUID | None = None
+    renewal: Request | None = None
+    release: Request | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +139,7 @@ class Refusal(enum.Enum):
     """Why an acquire was refused for good."""
 
     TOO_MANY_SLOTS = "more slots were asked for than the limit has"
+    ZERO_LIMIT = "a limit of 0 admits nothing"
     NOT_A_RATE_LIMIT = "the limit has no slot decay"
     UNAUTHORIZED = "the server refuses the credentials"
     NO_SUCH_ENDPOINT = "the server has no such endpoint"
@@ -146,13 +161,13 @@ class Unknown:
 
     Attributes:
         reason: for messages.
-        busy: the server said itself that it is too busy (429, 503).
-        retry_after: its advice in seconds, if it gave one.
+        retry_after: the server's advice in seconds, if it gave one.
+        may_have_acted: False when the server said that it did not even try (429, 503).
     """
 
     reason: str
-    busy: bool = False
     retry_after: float | None = None
+    may_have_acted: bool = True
 
 
 Outcome = Granted | Full | Unlimited | Refused | Unknown
@@ -166,23 +181,10 @@ class Fate(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class _LimitReply(BaseModel):
-    name: str
-    limit: int
-
-
-class _LeaseReply(BaseModel):
-    lease_id: UUID
-    limits: list[_LimitReply]
-
-
-_LIMITS = TypeAdapter(list[_LimitReply])
-
-
 def describe(names: tuple[str, ...]) -> str:
     """Name limits as their authors do: ``tag 'database'``, ``limit 'api'``."""
-    tags = [repr(name.removeprefix("tag:")) for name in names if name.startswith("tag:")]
-    plain = [repr(name) for name in names if not name.startswith("tag:")]
+    tags = [repr(name.removeprefix(TAG_PREFIX)) for name in names if name.startswith(TAG_PREFIX)]
+    plain = [repr(name) for name in names if not name.startswith(TAG_PREFIX)]
     parts = []
     if tags:
         parts.append(("tag " if len(tags) == 1 else "tags ") + ", ".join(tags))
@@ -191,87 +193,9 @@ def describe(names: tuple[str, ...]) -> str:
     return " and ".join(parts)
 
 
-def acquire(request: SlotRequest, holder: Holder) -> Request:
-    """Ask for slots."""
-    body: dict[str, Any] = {
-        "names": list(request.names),
-        "slots": request.slots,
-        "mode": request.mode,
-    }
-    if request.mode == "rate_limit":
-        return Request("POST", "/v2/concurrency_limits/increment", body)
-    body["lease_duration"] = request.lease_seconds
-    body["holder"] = {"type": holder.type, "id": str(holder.id)}
-    return Request("POST", "/v2/concurrency_limits/increment-with-lease", body)
-
-
-def renew(lease_id: UUID, lease_seconds: float) -> Request:
-    """Report in."""
-    path = f"/v2/concurrency_limits/leases/{lease_id}/renew"
-    return Request("POST", path, {"lease_duration": lease_seconds})
-
-
-def release(lease_id: UUID) -> Request:
-    """Give slots back."""
-    path = "/v2/concurrency_limits/decrement-with-lease"
-    return Request("POST", path, {"lease_id": str(lease_id)})
-
-
-def undo(request: SlotRequest, holder: Holder) -> Request | None:
-    """Take back whatever `holder` may have got; None where the protocol has no way.
-
-    The way leads through the old tag calls, so every name must be a tag's, and the holder's id
-    must have been used for this one acquire only.
-    """
-    if request.mode == "rate_limit" or not all(name.startswith("tag:") for name in request.names):
-        return None
-    tags = [name.removeprefix("tag:") for name in request.names]
-    body = {"names": tags, "task_run_id": str(holder.id)}
-    return Request("POST", "/concurrency_limits/decrement", body)
-
-
-def read_acquire(reply: Reply, request: SlotRequest) -> Outcome:
-    """Say what the reply to an acquire means."""
-    if reply.status == _OK:
-        return _read_grant(reply, request)
-    if reply.status == _LOCKED:
-        return Full(reply.retry_after)
-    if is_passing(reply.status):
-        return Unknown(f"HTTP {reply.status}", busy=True, retry_after=reply.retry_after)
-    return _read_refusal(reply)
-
-
 def is_passing(status: int) -> bool:
     """Say whether asking again later may give another answer."""
     return status == _TOO_MANY or status >= _SERVER_ERROR
-
-
-def _read_grant(reply: Reply, request: SlotRequest) -> Outcome:
-    try:
-        if request.mode == "rate_limit":
-            lease_id, limits = None, _LIMITS.validate_json(reply.body)
-        else:
-            grant = _LeaseReply.model_validate_json(reply.body)
-            lease_id, limits = grant.lease_id, grant.limits
-    except ValidationError:
-        return Refused(Refusal.NOT_UNDERSTOOD, reply.status, reply.text)
-    if not limits:
-        return Unlimited()
-    return Granted(lease_id, {limit.name: limit.limit for limit in limits})
-
-
-def _read_refusal(reply: Reply) -> Refused:
-    if reply.status in {401, 403}:
-        why = Refusal.UNAUTHORIZED
-    elif reply.status in {_NOT_FOUND, 405}:
-        why = Refusal.NO_SUCH_ENDPOINT
-    elif reply.status == _INVALID and b"greater than the limit" in reply.body:
-        why = Refusal.TOO_MANY_SLOTS
-    elif reply.status == _INVALID and b"slot decay" in reply.body:
-        why = Refusal.NOT_A_RATE_LIMIT
-    else:
-        why = Refusal.NOT_UNDERSTOOD
-    return Refused(why, reply.status, reply.text)
 
 
 def read_renew(reply: Reply) -> Fate:

@@ -2,7 +2,8 @@
 
 The path of one lease: `hold` (what callers use) → `keeper` (the one thread that does the I/O),
 which asks `turnstile` (who goes next) and `lease` (what may be believed), and has `tending` keep
-and return what it got over one `connection`.
+and return what it got over one `connection`. `healing` mends what a server forgot, `herald` tells
+people why work waits, `events` tells programs.
 
 This package can be called: ``from leasehold import concurrency`` means `hold.concurrency`, while
 ``leasehold.concurrency.sync`` and ``leasehold.concurrency.asyncio`` are the import paths that flow
@@ -16,17 +17,21 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leasehold.concurrency.events import on_event as on_event
     from leasehold.concurrency.hold import concurrency as concurrency
     from leasehold.concurrency.hold import current_lease as current_lease
+    from leasehold.concurrency.keeper import leases as leases
     from leasehold.concurrency.lease import Lease as Lease
 
 _EXPORTS = {
     "Lease": "lease",
     "concurrency": "hold",
     "current_lease": "hold",
+    "leases": "keeper",
+    "on_event": "events",
 }
 
-__all__ = ["Lease", "concurrency", "current_lease"]
+__all__ = ["Lease", "concurrency", "current_lease", "leases", "on_event"]
 
 
 def __getattr__(name: str) -> Any:

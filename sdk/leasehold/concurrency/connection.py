@@ -6,19 +6,25 @@ An outage is told once, however many requests fail in it, and once more when it 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
-from leasehold.client import dialect
-from leasehold.client.wire import is_passing
+from leasehold.client import server as servers
+from leasehold.client.dialect import LEASES
+from leasehold.client.names import TAG_PREFIX
+from leasehold.client.wire import Refusal, Request, is_passing
 from leasehold.concurrency.lane import Lane
-from leasehold.exceptions import LeaseholdError, ServerUnreachableError
+from leasehold.exceptions import LeaseholdError, ServerTooOldError, ServerUnreachableError
 from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leasehold.client.dialect import Dialect
     from leasehold.client.http import AsyncApi
-    from leasehold.client.wire import Reply, Request
+    from leasehold.client.wire import Refused, Reply, SlotRequest
     from leasehold.settings import Settings
 
 log = get_logger("concurrency")
@@ -26,8 +32,30 @@ log = get_logger("concurrency")
 #: Shorter than this it is a hiccup, and worth no warning.
 _HICCUP_SECONDS: Final = 3.0
 
+#: Servers are upgraded under running processes: what they are is asked again after this long.
+_KNOWN_SECONDS: Final = 300.0
+
+#: On servers that can be converted, where a tag's limit is kept is asked again after this long.
+_CONVERTED_SECONDS: Final = 60.0
+
+_OK: Final = 200
 _BUSY: Final = 503
 _TOO_MANY: Final = 429
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A limit, as the server describes it.
+
+    Attributes:
+        size: the limit; None where it is switched off.
+        used: how many slots are in use; None where the server does not say.
+        holders: the ids of the task runs that hold slots; of a tag's limit only.
+    """
+
+    size: int | None
+    used: int | None
+    holders: tuple[str, ...] = ()
 
 
 class Connection:
@@ -53,7 +81,9 @@ class Connection:
         self._clock = clock
         self._open_api = open_api
         self._api: AsyncApi | None = None
-        self._server: dialect.Server | None = None
+        self._server: servers.Server | None = None
+        self._ask_at = 0.0
+        self._converted: dict[tuple[str, ...], tuple[float, bool]] = {}
         self._detecting = asyncio.Lock()
         self._reached = False
         self._down_since: float | None = None
@@ -83,16 +113,102 @@ class Connection:
         self.lane.answered(busy=reply.status == _BUSY)
         return reply
 
-    async def know_server(self) -> dialect.Server:
-        """Find out what the server is, once.
+    async def dialect(self, request: SlotRequest) -> Dialect:
+        """Choose how to ask for slots here.
 
         Raises:
-            ServerError: it cannot be used, and why.
+            ServerError: the server cannot be used for this, and why.
         """
+        server = await self._know_server()
+        if request.tags and server.may_be_converted and await self._is_converted(request):
+            return LEASES
+        return server.dialect(request)
+
+    async def has_changed(self, refused: Refused) -> bool:
+        """Say whether a refusal may mean that the server is not what it was: then ask anew.
+
+        Raises:
+            ServerError: what it is now cannot be used, and why.
+        """
+        before = self._server
+        if refused.why is not Refusal.NO_SUCH_ENDPOINT or before is None:
+            return False
+        self._ask_at, self._converted = 0.0, {}
+        return await self._know_server() != before
+
+    async def look_at(self, name: str) -> Look | None:
+        """Ask the server about a limit; None where there is none, or no answer."""
+        new = await self._read(f"/v2/concurrency_limits/{quote(name, safe='')}")
+        old = None
+        if name.startswith(TAG_PREFIX):
+            tag = quote(name.removeprefix(TAG_PREFIX), safe="")
+            old = await self._read(f"/concurrency_limits/tag/{tag}")
+        holders = tuple((old or {}).get("active_slots") or ())
+        if new is not None:
+            size = new.get("limit") if new.get("active", True) else None
+            return Look(size, new.get("active_slots"), holders)
+        return None if old is None else Look(old.get("concurrency_limit"), len(holders), holders)
+
+    async def _read(self, path: str) -> dict[str, Any] | None:
+        try:
+            reply = await self.send(Request("GET", path))
+            content = json.loads(reply.body) if reply.status == _OK else None
+        except (LeaseholdError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    async def _know_server(self) -> servers.Server:
         async with self._detecting:
-            if self._server is None:
-                self._server = await self._detect()
+            if self._server is None or self._clock() >= self._ask_at:
+                await self._detect()
+        assert self._server is not None
         return self._server
+
+    async def _detect(self) -> None:
+        server = servers.known_unasked(self._settings)
+        if server is None:
+            try:
+                server = servers.read(await self.send(servers.ASK), self.address)
+            except ServerUnreachableError:
+                if self._server is None:
+                    raise
+                return  # it was known before, and is busy now: the next question tells
+        if server != self._server and self._settings.api_url is not None:
+            log.info("Limits are kept at %s: %s.", self.address, server.why)
+        self._server, self._ask_at = server, self._clock() + _KNOWN_SECONDS
+
+    async def _is_converted(self, request: SlotRequest) -> bool:
+        """Say whether all of these tags' limits are global limits already, on an old server."""
+        until, converted = self._converted.get(request.names, (0.0, False))
+        if self._clock() >= until:
+            converted = await self._look_for_converted(request)
+            self._converted[request.names] = (self._clock() + _CONVERTED_SECONDS, converted)
+        return converted
+
+    async def _look_for_converted(self, request: SlotRequest) -> bool:
+        new, old = [], []
+        for name, tag in zip(request.names, request.tags, strict=False):
+            if await self._exists(f"/v2/concurrency_limits/{quote(name, safe='')}"):
+                new.append(tag)
+            elif await self._exists(f"/concurrency_limits/tag/{quote(tag, safe='')}"):
+                old.append(tag)
+        if new and old:
+            raise ServerTooOldError(
+                f"The server at {self.address} keeps the limits of {new} as global limits, and "
+                f"those of {old} as tag limits, so that they cannot be taken together. Convert the "
+                "others too: leasehold limit convert --apply.",
+                address=self.address,
+                version=str(self._server and self._server.version),
+            )
+        return bool(new)
+
+    async def _exists(self, path: str) -> bool:
+        reply = await self.send(Request("GET", path))
+        if is_passing(reply.status):
+            raise ServerUnreachableError(
+                f"The server at {self.address} answers HTTP {reply.status}.", address=self.address
+            )
+        return reply.status == _OK
 
     def given_up(self) -> bool:
         """Whether the outage has lasted for longer than we are patient."""
@@ -104,16 +220,6 @@ class Connection:
         """Close the client."""
         if self._api is not None:
             await self._api.close()
-
-    async def _detect(self) -> dialect.Server:
-        address = self.address
-        if self._settings.api_url is None:
-            return dialect.Server(address, None, "the embedded ledger holds all limits by leases")
-        if dialect.is_cloud(address):
-            return dialect.cloud(address)
-        server = dialect.read(await self.send(dialect.ASK), address)
-        log.info("Limits are kept at %s: %s.", address, server.why)
-        return server
 
     def _client(self) -> AsyncApi:
         if self._api is None:

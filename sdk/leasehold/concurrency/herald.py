@@ -7,13 +7,11 @@ line comes again only for work that has itself waited for another minute.
 
 from __future__ import annotations
 
-import json
 import math
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from leasehold.client import http
-from leasehold.client.wire import Refusal, Request
+from leasehold.client.wire import Refusal
 from leasehold.exceptions import (
     ConcurrencySlotAcquisitionError,
     LeaseholdError,
@@ -25,7 +23,7 @@ from leasehold.exceptions import (
 from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from leasehold.client.wire import Refused, SlotRequest
     from leasehold.concurrency.connection import Connection
@@ -46,8 +44,6 @@ REPEAT_SECONDS: Final = 60.0
 
 #: More holders than this are counted, not named.
 _MOST_NAMED: Final = 5
-
-_OK = 200
 
 
 class Herald:
@@ -87,17 +83,14 @@ class Herald:
         """Log one line about a wait."""
         parts = []
         for name in queue.request.names:
-            limit = await _read(connection, f"/v2/concurrency_limits/{quote(name, safe='')}")
-            if limit is None:
+            look = await connection.look_at(name)
+            if look is None:
                 continue
-            used, size = limit.get("active_slots"), limit.get("limit")
-            held = turnstile.held(name)
-            line = f"{used}/{size} in use" if used else f"{held}/{size} in use by this process"
-            if name.startswith("tag:"):
-                tag = quote(name.removeprefix("tag:"), safe="")
-                old_form = await _read(connection, f"/concurrency_limits/tag/{tag}")
-                holders = (old_form or {}).get("active_slots") or []
-                line += _held_by(holders, names_of_holders())
+            if look.used:
+                line = f"{look.used}/{look.size} in use"
+            else:
+                line = f"{turnstile.held(name)}/{look.size} in use by this process"
+            line += _held_by(look.holders, names_of_holders())
             parts.append(line if len(queue.request.names) == 1 else f"{name}: {line}")
         count = len(queue.waiters)
         if count:
@@ -105,12 +98,25 @@ class Herald:
             log.info("%s for %s (%s).", what, queue.request.label, "; ".join(parts) or "full")
 
 
-def _held_by(holders: list[str], own: Mapping[str, str]) -> str:
+def _held_by(holders: Sequence[str], own: Mapping[str, str]) -> str:
     if not holders:
         return ""
     named = [own.get(holder, holder) for holder in holders[:_MOST_NAMED]]
     more = f" and {len(holders) - _MOST_NAMED} more" if len(holders) > _MOST_NAMED else ""
     return f", held by {', '.join(named)}{more}"
+
+
+def warn_of_lost_reply(request: SlotRequest, *, expires: bool) -> None:
+    """Say what becomes of slots that may have been granted in a reply that got lost."""
+    if expires:
+        free = f"is free again in {request.lease_seconds:.0f} s, when that lease has expired"
+    else:
+        free = "stays taken until somebody gives it back: see `leasehold doctor`"
+    log.warning(
+        "The reply to a question for %s got lost. If it was a grant, its slot %s.",
+        request.label,
+        free,
+    )
 
 
 async def explain(refused: Refused, request: SlotRequest, connection: Connection) -> LeaseholdError:
@@ -125,7 +131,7 @@ async def explain(refused: Refused, request: SlotRequest, connection: Connection
             f"it one: leasehold gcl update NAME --slot-decay-per-second 1.0.",
             names=request.names,
         )
-    if refused.why is Refusal.TOO_MANY_SLOTS:
+    if refused.why in {Refusal.TOO_MANY_SLOTS, Refusal.ZERO_LIMIT}:
         return await _explain_size(request, connection)
     return UnexpectedReplyError(
         f"The server at {address} answered HTTP {refused.status} to a request for {label}: "
@@ -137,8 +143,8 @@ async def explain(refused: Refused, request: SlotRequest, connection: Connection
 
 async def _explain_size(request: SlotRequest, connection: Connection) -> LeaseholdError:
     for name in request.names:
-        limit = await _read(connection, f"/v2/concurrency_limits/{quote(name, safe='')}")
-        size = None if limit is None or not limit.get("active", True) else limit.get("limit")
+        look = await connection.look_at(name)
+        size = None if look is None else look.size
         what = _what(name)
         if size == 0:
             return ZeroLimitError(
@@ -169,17 +175,3 @@ def _command(name: str) -> str:
     if tag != name:
         return f"leasehold limit create {tag} N"
     return f"leasehold gcl update {name} --limit N"
-
-
-async def _read(connection: Connection, path: str) -> dict[str, Any] | None:
-    try:
-        reply = await connection.send(Request("GET", path))
-    except LeaseholdError:
-        return None
-    if reply.status != _OK:
-        return None
-    try:
-        content = json.loads(reply.body)
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None

@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import os
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from uuid import UUID
 
 from leasehold.client.names import check_limit_name
 from leasehold.client.wire import LONGEST_LEASE_SECONDS, SHORTEST_LEASE_SECONDS, Holder, SlotRequest
 from leasehold.concurrency import keeper as keepers
-from leasehold.concurrency.keeper import Acquisition, OnLeaseLost
-from leasehold.concurrency.lease import Lease, Term, held
+from leasehold.concurrency.acquisition import Acquisition, OnLeaseLost
+from leasehold.concurrency.lease import Lease, held
 from leasehold.concurrency.waiting import wait_async, waker
 from leasehold.exceptions import ConcurrencySlotAcquisitionError
 from leasehold.logging import get_logger
@@ -70,7 +69,7 @@ class Hold:
         self._keeper: keepers.Keeper | None = None
         self._scope: Any = None
         self._token: Any = None
-        self._pid = os.getpid()
+        self._over = False
 
     @property
     def future(self) -> Any:
@@ -88,14 +87,21 @@ class Hold:
         self._keeper = keepers.current()
         request = self.acquisition.request
         if self._keeper.knows_no_limit(request.names):
-            self.future.set_result(Lease(request, _NO_TERM, lease_id=None, limits={}))
+            self.future.set_result(Lease(request, None, 0.0, who=self.acquisition.who))
         else:
             self._keeper.acquire(self.acquisition)
 
     def abandon(self) -> None:
         """Stop waiting, or give back what was granted and never entered."""
+        self._over = True
         if self._keeper is not None:
             self._keeper.abandon(self.acquisition)
+
+    def __del__(self) -> None:
+        # Ctrl-C may come between the grant and the block that would give it back, and a generator
+        # may never be finished: slots that nobody can reach any more must not be kept alive.
+        if not self._over:
+            self.abandon()
 
     def __enter__(self) -> Lease:
         try:
@@ -161,6 +167,7 @@ class Hold:
 
     def _left(self) -> Lease:
         lease: Lease = self.future.result()
+        self._over = True
         if self._keeper is not None:
             self._keeper.release(lease)
         try:
@@ -168,9 +175,6 @@ class Hold:
         except ValueError:  # left in another context than entered, as async fixtures do
             held.set(tuple(other for other in held.get() if other is not lease))
         return lease
-
-
-_NO_TERM: Final = Term(seconds=SHORTEST_LEASE_SECONDS, sent_at=0.0)
 
 
 class concurrency(contextlib.ContextDecorator):  # noqa: N801 - the name flow authors know
@@ -387,4 +391,4 @@ def _holder(holder: Any) -> Holder:
 
 
 def _unlimited() -> Lease:
-    return Lease(SlotRequest(()), _NO_TERM, lease_id=None, limits={})
+    return Lease(SlotRequest(()), None, 0.0)

@@ -18,66 +18,32 @@ import os
 import random
 import threading
 import uuid
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from leasehold.client import wire
-from leasehold.client.wire import Full, Granted, Holder, Outcome, Refused, SlotRequest, Unlimited
-from leasehold.concurrency import herald
+from leasehold.client.dialect import read_acquire
+from leasehold.client.wire import Full, Granted, Holder, Outcome, Refused, Unknown, Unlimited
+from leasehold.concurrency import events, herald
+from leasehold.concurrency.acquisition import CONSEQUENCES, Acquisition
 from leasehold.concurrency.connection import Connection
+from leasehold.concurrency.healing import heal
 from leasehold.concurrency.lane import ACQUIRE
-from leasehold.concurrency.lease import Lease, Term, read_clock
+from leasehold.concurrency.lease import Lease, read_clock
 from leasehold.concurrency.tending import Tender
 from leasehold.concurrency.turnstile import Queue, Turnstile, Waiter
-from leasehold.exceptions import (
-    AcquireConcurrencySlotTimeoutError,
-    ConcurrencySlotAcquisitionError,
-    LeaseholdError,
-    ServerUnreachableError,
-)
+from leasehold.exceptions import LeaseholdError, ServerUnreachableError
 from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from leasehold.client.dialect import Dialect
     from leasehold.client.http import AsyncApi
     from leasehold.settings import Settings
 
 log = get_logger("concurrency")
 
-OnLeaseLost = Literal["regain", "cancel", "ignore"]
-
 #: Releases that are still under way when the process ends get this long.
 FLUSH_SECONDS: Final = 2.0
-
-
-@dataclass(eq=False, slots=True)
-class Acquisition:
-    """One piece of work that wants slots.
-
-    Args:
-        request: which slots.
-        who: what messages call the work.
-        holder: who the server is to list; None: an id of its own, by which a lost reply can be
-            undone.
-        timeout_seconds: the most it waits, the queue included; None: without end.
-        max_retries: how often it may be told "full"; None: without end.
-        on_lost: what to do when the lease is lost.
-        on_cancel: called on the keeper's thread when the lease is lost and `on_lost` is "cancel".
-    """
-
-    request: SlotRequest
-    who: str
-    holder: Holder | None = None
-    timeout_seconds: float | None = None
-    max_retries: int | None = None
-    on_lost: OnLeaseLost = "regain"
-    on_cancel: Callable[[Lease], None] | None = None
-    future: concurrent.futures.Future[Lease] = field(default_factory=concurrent.futures.Future)
-    lease: Lease | None = None
-    waiter: Waiter[Acquisition] | None = None
-    timer: asyncio.TimerHandle | None = None
-    abandoned: bool = False
 
 
 class Keeper:
@@ -108,7 +74,13 @@ class Keeper:
         self._loop = loop or asyncio.new_event_loop()
         self._connection = Connection(settings, clock=clock, open_api=open_api)
         self._turnstile = Turnstile[Acquisition](poll_seconds=settings.poll_seconds, jitter=jitter)
-        self._tender = Tender(self._connection, clock=clock, jitter=jitter, on_lost=self._lost)
+        self._tender = Tender(
+            self._connection,
+            clock=clock,
+            jitter=jitter,
+            on_renewed=self._renewed,
+            on_lost=self._lost,
+        )
         self._holders: dict[Lease, Acquisition] = {}
         self._unlimited_until: dict[tuple[str, ...], float] = {}
         self._herald = herald.Herald()
@@ -143,7 +115,7 @@ class Keeper:
         try:
             self._loop.call_soon_threadsafe(self._join, acquisition)
         except RuntimeError:  # the loop is closed
-            acquisition.future.set_exception(_going_away(acquisition))
+            acquisition.fail(acquisition.going_away())
 
     def abandon(self, acquisition: Acquisition) -> None:
         """Stop waiting; what was granted in the meantime is given back."""
@@ -207,22 +179,29 @@ class Keeper:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _spawn_return(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn_return(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start something that gives slots back: `flush` waits for these."""
         task = self._spawn(work)
         self._returns.add(task)
         task.add_done_callback(self._returns.discard)
+        return task
 
     def _join(self, acquisition: Acquisition) -> None:
         if acquisition.abandoned:
             return
         if self._closing:
-            acquisition.future.set_exception(_going_away(acquisition))
+            acquisition.fail(acquisition.going_away())
             return
-        waiter = Waiter(acquisition, self._clock(), acquisition.max_retries)
-        acquisition.waiter = waiter
-        self._turnstile.join(acquisition.request, waiter)
-        if acquisition.timeout_seconds is not None:
+        # Without patience the server is asked once, and those who came before are not waited for.
+        impatient = acquisition.timeout_seconds == 0
+        retries = 0 if impatient else acquisition.max_retries
+        waiter = acquisition.waiter = Waiter(acquisition, self._clock(), retries)
+        ahead = self._turnstile.join(acquisition.request, waiter)
+        if ahead:
+            self._has_to_wait(waiter, ahead)
+        if impatient and ahead:
+            self._time_out(acquisition)
+        elif acquisition.timeout_seconds:
             acquisition.timer = self._loop.call_later(
                 acquisition.timeout_seconds, self._time_out, acquisition
             )
@@ -239,6 +218,9 @@ class Keeper:
         now = self._clock()
         for queue in self._turnstile.asks(now):
             self._spawn(self._ask(queue))
+        for queue in self._turnstile.waiting():
+            if not queue.asking and queue.head is not None and not queue.head.told:
+                self._has_to_wait(queue.head, 0)
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -247,6 +229,16 @@ class Keeper:
             self._alarm = self._loop.call_later(max(wake_at - now, 0.0), self._pump_soon)
         if self._look is None:
             self._look_at_waits()
+
+    @staticmethod
+    def _has_to_wait(waiter: Waiter[Acquisition], ahead: int) -> None:
+        waiter.told = True
+        acquisition = waiter.payload
+        events.emit(
+            lambda: events.Waiting(
+                limits=acquisition.request.names, who=acquisition.who, ahead=ahead
+            )
+        )
 
     def _look_at_waits(self) -> None:
         """Have long waits told, and look again when the next one may be due."""
@@ -262,18 +254,14 @@ class Keeper:
             self._look = self._loop.call_later(max(seconds, 0.0), self._look_at_waits)
 
     def _who_holds(self) -> dict[str, str]:
-        return {
-            str(lease.holder_id): acquisition.who for lease, acquisition in self._holders.items()
-        }
+        return {str(lease.holder_id): lease.who for lease in self._holders}
 
     async def _ask(self, queue: Queue[Acquisition]) -> None:
+        """Ask for the slots that the head of a queue wants."""
         try:
             await self._ask_once(queue)
         except ServerUnreachableError:
-            if self._connection.given_up():
-                self._dismiss(queue, self._connection.error())
-            else:
-                self._turnstile.failed(queue, self._clock())
+            self._no_answer(queue)
         except LeaseholdError as error:
             self._dismiss(queue, error)
         except Exception as error:  # a fault of ours must reach the work, not hang it
@@ -283,126 +271,141 @@ class Keeper:
             self._pump_soon()
 
     async def _ask_once(self, queue: Queue[Acquisition]) -> None:
-        await self._connection.know_server()
         request = queue.request
+        dialect = await self._connection.dialect(request)
         async with self._connection.lane.turn(ACQUIRE):
             head = queue.head
             if head is None:
                 self._turnstile.full(queue, 0.0, self._clock())
                 return
+            own_holder = head.payload.holder is None
             holder = head.payload.holder or Holder(uuid.uuid4())
             sent_at = self._clock()
             try:
-                reply = await self._connection.send(wire.acquire(request, holder))
+                reply = await self._connection.send(dialect.acquire(request, holder))
+                outcome = read_acquire(dialect, reply, request, holder)
             except ServerUnreachableError as error:
-                if error.delivered:
-                    await self._undo(head.payload, request, holder, sent_at)
-                raise
-        await self._answered(queue, wire.read_acquire(reply, request), holder, sent_at)
+                outcome = Unknown(str(error), may_have_acted=error.delivered)
+        if isinstance(outcome, Unknown):
+            if outcome.may_have_acted:
+                await self._undo(dialect, queue, holder if own_holder else None, sent_at)
+            self._no_answer(queue, outcome.retry_after)
+        else:
+            await self._answered(queue, outcome, holder, sent_at)
 
     async def _answered(
         self, queue: Queue[Acquisition], outcome: Outcome, holder: Holder, sent_at: float
     ) -> None:
         request = queue.request
         if isinstance(outcome, Granted):
-            self._granted(queue, outcome, holder, sent_at)
+            lease = Lease(request, outcome, sent_at, holder_id=holder.id, clock=self._clock)
+            self._granted(queue, lease)
         elif isinstance(outcome, Full):
-            spent = self._turnstile.full(queue, outcome.retry_after, self._clock())
-            if spent is not None:
-                _fail(spent.payload, _out_of_retries(spent.payload))
+            self._full(queue, outcome.retry_after)
         elif isinstance(outcome, Unlimited):
             until = self._clock() + self.settings.unlimited_seconds
             self._unlimited_until[request.names] = until
-            term = Term(request.lease_seconds, sent_at)
             for waiter in self._turnstile.closed(queue):
-                free = Lease(request, term, lease_id=None, limits={}, clock=self._clock)
-                _settle(waiter.payload, free)
+                waiter.payload.settle(Lease(request, None, sent_at, who=waiter.payload.who))
         elif isinstance(outcome, Refused):
-            self._dismiss(queue, await herald.explain(outcome, request, self._connection))
-        elif self._connection.given_up():
+            if await self._connection.has_changed(outcome):
+                self._turnstile.failed(queue, self._clock())
+            else:
+                self._dismiss(queue, await herald.explain(outcome, request, self._connection))
+
+    def _full(self, queue: Queue[Acquisition], retry_after: float | None) -> None:
+        spent = self._turnstile.full(queue, retry_after, self._clock())
+        if spent is not None:
+            acquisition = spent.payload
+            impatient = acquisition.timeout_seconds == 0
+            acquisition.fail(acquisition.timed_out() if impatient else acquisition.out_of_retries())
+
+    def _no_answer(self, queue: Queue[Acquisition], retry_after: float | None = None) -> None:
+        if self._connection.given_up():
             self._dismiss(queue, self._connection.error())
         else:
-            self._turnstile.failed(queue, self._clock(), outcome.retry_after)
+            self._turnstile.failed(queue, self._clock(), retry_after)
 
     async def _undo(
-        self, acquisition: Acquisition, request: SlotRequest, holder: Holder, sent_at: float
+        self, dialect: Dialect, queue: Queue[Acquisition], holder: Holder | None, sent_at: float
     ) -> None:
-        """Take back what a request without a reply may have got (rule 8)."""
-        undo = wire.undo(request, holder) if acquisition.holder is None else None
-        expires_at = sent_at + request.lease_seconds
+        """Take back what a request without a reply may have got, before asking again (rule 8).
+
+        Twice: the request may be under way still, and reach the server after the first time.
+        """
+        request = queue.request
+        undo = dialect.undo(request, holder) if holder is not None else None
+        until = sent_at + request.lease_seconds
         if undo is not None:
-            self._spawn_return(self._tender.give_back(undo, expires_at, request.label))
+            taken_back = self._spawn_return(self._tender.give_back(undo, until, request.label))
+            await asyncio.wait([taken_back], timeout=self._connection.request_seconds)
+            again = self._tender.give_back(undo, until, request.label)
+            self._spawn(_later(self._connection.request_seconds, again))
         elif request.mode == "concurrency":
-            log.warning(
-                "The reply to a question for %s got lost. If it was a grant, its slot is free "
-                "again in %.0f s, when that lease has expired.",
-                request.label,
-                request.lease_seconds,
-            )
+            herald.warn_of_lost_reply(request, expires=dialect.expires)
 
-    def _granted(
-        self, queue: Queue[Acquisition], outcome: Granted, holder: Holder, sent_at: float
-    ) -> None:
-        lease = Lease(
-            queue.request,
-            Term(queue.request.lease_seconds, sent_at),
-            lease_id=outcome.lease_id,
-            holder_id=holder.id,
-            limits=outcome.limits,
-            clock=self._clock,
-        )
-        waiter = None if lease.lost else self._turnstile.granted(queue, outcome.limits)
+    def _granted(self, queue: Queue[Acquisition], lease: Lease) -> None:
+        round_trip = self._clock() - lease.acquired_at
+        # A reply that took longer than the lease lives is nobody's: the head asks again.
+        waiter = self._turnstile.granted(queue, lease.limits, usable=not lease.lost)
         if waiter is not None:
-            self._hand(lease, waiter.payload)
+            self._hand(lease, waiter, round_trip)
             return
-        if lease.lost:  # the reply took longer than the lease lives: ask again
-            self._turnstile.failed(queue, self._clock())
         lease.end()
-        if lease.id is not None:
-            self._spawn_return(self._give_back(lease))
+        self._spawn_return(self._give_back(lease))
 
-    def _hand(self, lease: Lease, acquisition: Acquisition) -> None:
-        if acquisition.lease is not None:  # it lost its slots, and this is the new lease
-            lost = acquisition.lease
-            lost.regained(lease.id, lease.holder_id, lease.term)
+    def _hand(self, lease: Lease, waiter: Waiter[Acquisition], round_trip: float | None) -> None:
+        """Give slots to the work that has waited for them."""
+        acquisition, now = waiter.payload, self._clock()
+        lost = acquisition.lease
+        if lost is not None:  # it had slots and lost them: these take their place
+            lost.regained(lease)
             lease = lost
-            log.info("%s has its slot of %s again.", acquisition.who, lease.request.label)
-        if lease.id is not None:
+            log.info("%s has its slot of %s again.", lease.who, lease.request.label)
+        else:
+            lease.who, lease.entered_at = acquisition.who, now
+        if lease.grant.release is not None:
             self._holders[lease] = acquisition
             self._tender.watch(lease)
-        _settle(acquisition, lease)
+        acquisition.settle(lease)
+        facts: dict[str, Any] = _facts(lease)
+        if lost is not None:
+            events.emit(lambda: events.Regained(**facts, lost_seconds=now - lease.lost_at))
+        else:
+            waited = now - waiter.joined_at
+            events.emit(
+                lambda: events.Acquired(
+                    **facts, waited_seconds=waited, round_trip_seconds=round_trip
+                )
+            )
 
     def _abandon(self, acquisition: Acquisition) -> None:
         acquisition.abandoned = True
         if acquisition.waiter is not None:
             self._turnstile.leave(acquisition.request, acquisition.waiter)
-        if acquisition.timer is not None:
-            acquisition.timer.cancel()
+        acquisition.stop_timer()
         if acquisition.lease is not None and acquisition.lease.end():
             self._begin_release(acquisition.lease)
         self._pump_soon()
 
     def _time_out(self, acquisition: Acquisition) -> None:
         assert acquisition.waiter is not None
-        assert acquisition.timeout_seconds is not None
         if self._turnstile.leave(acquisition.request, acquisition.waiter):
-            acquisition.future.set_exception(
-                AcquireConcurrencySlotTimeoutError(
-                    f"{acquisition.who} got no slot of {acquisition.request.label} within "
-                    f"{acquisition.timeout_seconds:g} s.",
-                    names=acquisition.request.names,
-                    timeout_seconds=acquisition.timeout_seconds,
-                )
-            )
+            acquisition.fail(acquisition.timed_out())
         self._pump_soon()
 
     def _dismiss(self, queue: Queue[Acquisition], error: BaseException) -> None:
         for waiter in self._turnstile.closed(queue):
-            _fail(waiter.payload, copy.copy(error))  # each raises its own, with its own traceback
+            waiter.payload.fail(copy.copy(error))  # each raises its own, with its own traceback
 
-    # -- slots that come back
+    # -- slots that are kept, and that come back
+
+    def _renewed(self, lease: Lease, round_trip: float) -> None:
+        events.emit(lambda: events.Renewed(**_facts(lease), round_trip_seconds=round_trip))
 
     def _begin_release(self, lease: Lease) -> None:
+        held = self._clock() - lease.entered_at
+        events.emit(lambda: events.Released(**_facts(lease), held_seconds=held))
         self._spawn_return(self._release(lease))
 
     async def _release(self, lease: Lease) -> None:
@@ -415,7 +418,7 @@ class Keeper:
             return
         heir = self._turnstile.pass_on(lease.request, self._clock()) if self._fresh(lease) else None
         if heir is not None:
-            self._hand(lease.successor(), heir.payload)
+            self._hand(lease.successor(heir.payload.who), heir, None)
         else:
             await self._give_back(lease)
 
@@ -427,40 +430,48 @@ class Keeper:
         return young and alive and not self._closing
 
     async def _give_back(self, lease: Lease) -> None:
-        assert lease.id is not None
-        expires_at = lease.term.sent_at + lease.request.lease_seconds
+        release, expires_at = lease.grant.release, lease.term.sent_at + lease.term.seconds
         try:
-            await self._tender.give_back(wire.release(lease.id), expires_at, lease.request.label)
+            if release is not None:
+                await self._tender.give_back(release, expires_at, lease.request.label)
         finally:
             self._turnstile.released(lease.request, lease.limits.keys())
             self._pump_soon()
 
-    def _lost(self, lease: Lease) -> None:
+    def _lost(self, lease: Lease, early: bool) -> None:  # noqa: FBT001 - the tender calls it so
         """Decide what a loss means for the work."""
         acquisition = self._holders[lease]
-        policy = acquisition.on_lost
+        policy, reason = acquisition.on_lost, str(lease.lost_reason)
         log.warning(
             "%s lost its slot of %s: %s. %s",
-            acquisition.who,
+            lease.who,
             lease.request.label,
-            lease.lost_reason,
-            _CONSEQUENCES[policy],
+            reason,
+            CONSEQUENCES[policy],
         )
+        age = self._clock() - lease.term.sent_at
+        events.emit(lambda: events.Lost(**_facts(lease), reason=reason, renewed_seconds_ago=age))
+        if policy == "cancel" and acquisition.on_cancel is not None:
+            acquisition.on_cancel(lease)
+        self._spawn_return(self._after_loss(lease, acquisition, early=early))
+
+    async def _after_loss(self, lease: Lease, acquisition: Acquisition, *, early: bool) -> None:
+        """Make the server forget the old slots, then ask for new ones where that is the policy."""
+        if early:
+            await heal(lease, self._connection)
         # If only our renewals got lost, the server still counts the old lease against us.
-        self._spawn_return(self._give_back(lease))
-        if policy == "cancel":
-            if acquisition.on_cancel is not None:
-                acquisition.on_cancel(lease)
-        elif policy == "regain":
+        await self._give_back(lease)
+        if acquisition.on_lost == "regain" and lease in self._holders and not self._closing:
             acquisition.waiter = Waiter(acquisition, self._clock())
-            self._turnstile.join(lease.request, acquisition.waiter)
+            # First, because it is running already: whoever is let in before it is one too many.
+            self._turnstile.join(lease.request, acquisition.waiter, first=True)
             self._pump_soon()
 
     def _release_all(self) -> None:
         self._closing = True
         for queue in list(self._turnstile.waiting()):
             for waiter in self._turnstile.dissolve(queue):
-                _fail(waiter.payload, _going_away(waiter.payload))
+                waiter.payload.fail(waiter.payload.going_away())
         for lease in self.leases():
             lease.end()
             self._begin_release(lease)
@@ -470,41 +481,17 @@ class Keeper:
             await asyncio.wait(self._returns)
 
 
-_CONSEQUENCES: Final[dict[OnLeaseLost, str]] = {
-    "regain": "It goes on, and gets a new one as soon as there is one.",
-    "cancel": "It is cancelled.",
-    "ignore": "It goes on without.",
-}
+def _facts(lease: Lease) -> dict[str, Any]:
+    return {"limits": lease.request.names, "who": lease.who, "holder_id": lease.holder_id}
 
 
-def _settle(acquisition: Acquisition, lease: Lease) -> None:
-    if acquisition.timer is not None:
-        acquisition.timer.cancel()
-    acquisition.lease = lease
-    if not acquisition.future.done():
-        acquisition.future.set_result(lease)
-
-
-def _fail(acquisition: Acquisition, error: BaseException) -> None:
-    if acquisition.timer is not None:
-        acquisition.timer.cancel()
-    if not acquisition.future.done():
-        acquisition.future.set_exception(error)
-
-
-def _going_away(acquisition: Acquisition) -> LeaseholdError:
-    return ConcurrencySlotAcquisitionError(
-        f"{acquisition.who} got no slot of {acquisition.request.label}: the process is ending.",
-        names=acquisition.request.names,
-    )
-
-
-def _out_of_retries(acquisition: Acquisition) -> LeaseholdError:
-    return ConcurrencySlotAcquisitionError(
-        f"{acquisition.who} got no slot of {acquisition.request.label}: all are taken, after "
-        f"{acquisition.max_retries} retries.",
-        names=acquisition.request.names,
-    )
+async def _later(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        work.close()
+        raise
+    await work
 
 
 # -- one keeper per process
@@ -531,6 +518,17 @@ def current() -> Keeper:
             _keeper = Keeper(load())
             atexit.register(_keeper.close)
         return _keeper
+
+
+def leases() -> list[Lease]:
+    """List the leases that this process holds now.
+
+    Example:
+        >>> for lease in leases():                      # doctest: +SKIP
+        ...     print(lease.who, lease.age(), lease.remaining(), lease.last_error)
+    """
+    keeper = _keeper
+    return [] if keeper is None else keeper.leases()
 
 
 def running() -> Keeper | None:

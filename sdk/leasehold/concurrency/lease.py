@@ -12,6 +12,7 @@ seconds may be believed until `t + D - margin`. Rules kept here:
 
 from __future__ import annotations
 
+import math
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from uuid import UUID
 
-    from leasehold.client.wire import SlotRequest
+    from leasehold.client.wire import Granted, SlotRequest
 
 #: How much earlier than the server we stop believing, as a share of the duration: 3 s of 60 s.
 MARGIN_RATIO: Final = 0.05
@@ -64,7 +65,8 @@ class Term:
         177.0
 
     Args:
-        seconds: how long the server keeps the lease after each acknowledged request.
+        seconds: how long the server keeps the lease after each acknowledged request; infinity where
+            slots do not expire.
         sent_at: clock just before that request was sent; the greatest of them.
         renew_ratio: the share of `seconds` after which to renew.
 
@@ -127,38 +129,55 @@ class Lease:
 
     Attributes:
         request: the limits and the number of slots on each.
+        who: the work that holds it, as messages call it.
         limits: the limits that exist, with their sizes; empty when nothing limits the work.
         holder_id: the id that the server lists for this lease.
         acquired_at: clock when the slots were taken from the server.
+        entered_at: clock when this piece of work got them.
         handed_over: how many times the lease passed from one piece of work to the next.
+        last_error: why the last renewal failed; None when it did not.
+        guarded: whether a guard outside this process would give the slots back if it crashed.
     """
 
     def __init__(
         self,
         request: SlotRequest,
-        term: Term,
+        grant: Granted | None,
+        sent_at: float,
         *,
-        lease_id: UUID | None,
+        who: str = "",
         holder_id: UUID | None = None,
-        limits: Mapping[str, int],
         clock: Callable[[], float] = read_clock,
     ) -> None:
         self.request = request
-        self.limits = dict(limits)
+        self.who = who
         self.holder_id = holder_id
-        self.acquired_at = term.sent_at
+        self.acquired_at = sent_at
+        self.entered_at = sent_at
         self.handed_over = 0
         self.last_error: str | None = None
         self.lost_reason: str | None = None
-        self._id = lease_id
-        self._term = term
+        self.lost_at = 0.0
+        self.guarded = False
+        self._grant = grant
+        self._term = _term(request, grant, sent_at)
         self._clock = clock
         self._ended = False
 
     @property
     def id(self) -> UUID | None:
-        """The server's id of the lease; None when nothing limits the work."""
-        return self._id
+        """The server's id of the lease; None where it has none, as before 3.4.9."""
+        return None if self._grant is None else self._grant.lease_id
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """The limits that exist, with their sizes; empty when nothing limits the work."""
+        return {} if self._grant is None else self._grant.limits
+
+    @property
+    def crash_safe(self) -> bool:
+        """Whether the slots come back by themselves if this process dies without a word."""
+        return self._grant is None or self._grant.renewal is not None or self.guarded
 
     @property
     def term(self) -> Term:
@@ -168,15 +187,19 @@ class Lease:
     @property
     def lost(self) -> bool:
         """Whether the slots may belong to somebody else by now."""
-        if not self.limits or self._ended:
+        if self._grant is None or self._ended:
             return False
         return self.lost_reason is not None or self._clock() >= self._term.deadline
 
     def remaining(self) -> float:
         """Seconds for which the slots are certainly ours if no renewal succeeds any more."""
-        if not self.limits:
-            return float("inf")
+        if self._grant is None:
+            return math.inf
         return 0.0 if self.lost else self._term.remaining(self._clock())
+
+    def age(self) -> float:
+        """Seconds since this piece of work got its slots."""
+        return 0.0 if self._grant is None else self._clock() - self.entered_at
 
     def check(self) -> None:
         """Raise when the slots are lost.
@@ -210,6 +233,12 @@ class Lease:
 
     # What follows is the keeper's.
 
+    @property
+    def grant(self) -> Granted:
+        """How to keep it, and how to give it back."""
+        assert self._grant is not None
+        return self._grant
+
     def renewed(self, sent_at: float) -> None:
         """Note an acknowledged renewal; one that comes after the loss changes nothing."""
         if self.lost_reason is None:
@@ -220,29 +249,35 @@ class Lease:
         """Note the loss; False when it was noted before or the work has ended (rule 10)."""
         if self._ended or self.lost_reason is not None:
             return False
-        self.lost_reason = reason
+        self.lost_reason, self.lost_at = reason, self._clock()
         return True
 
-    def regained(self, lease_id: UUID | None, holder_id: UUID | None, term: Term) -> None:
-        """Go on under a new lease."""
-        self._id, self.holder_id, self._term = lease_id, holder_id, term
-        self.acquired_at = term.sent_at
+    def regained(self, other: Lease) -> None:
+        """Go on under the slots of another lease."""
+        self._grant, self._term, self.holder_id = other._grant, other._term, other.holder_id
+        self.acquired_at = other.acquired_at
         self.lost_reason = self.last_error = None
 
-    def successor(self) -> Lease:
+    def successor(self, who: str) -> Lease:
         """Make the lease under which the next piece of work holds the same slots."""
         heir = Lease(
             self.request,
-            self._term,
-            lease_id=self._id,
+            self._grant,
+            self.acquired_at,
+            who=who,
             holder_id=self.holder_id,
-            limits=self.limits,
             clock=self._clock,
         )
-        heir.acquired_at, heir.handed_over = self.acquired_at, self.handed_over + 1
+        heir._term = self._term
+        heir.entered_at, heir.handed_over = self._clock(), self.handed_over + 1
         return heir
 
     def end(self) -> bool:
         """Note that the work has ended; False when it had already."""
         ended, self._ended = self._ended, True
         return not ended
+
+
+def _term(request: SlotRequest, grant: Granted | None, sent_at: float) -> Term:
+    expires = grant is not None and grant.renewal is not None
+    return Term(request.lease_seconds if expires else math.inf, sent_at)

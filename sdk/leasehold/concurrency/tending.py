@@ -53,7 +53,8 @@ class Tender:
         connection: how to reach the server.
         clock: see `lease.read_clock`.
         jitter: gives a number from 0 to 1.
-        on_lost: told once for each lost lease.
+        on_renewed: told of each renewal, and its round trip in seconds.
+        on_lost: told once for each lost lease, and whether the server forgot it before its time.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Tender:
         *,
         clock: Callable[[], float],
         jitter: Callable[[], float],
-        on_lost: Callable[[Lease], None],
+        on_renewed: Callable[[Lease, float], None],
+        on_lost: Callable[[Lease, bool], None],
     ) -> None:
         self._connection = connection
         self._clock = clock
         self._jitter = jitter
+        self._on_renewed = on_renewed
         self._on_lost = on_lost
         self._cares: dict[Lease, _Care] = {}
 
@@ -79,7 +82,16 @@ class Tender:
     def watch(self, lease: Lease) -> None:
         """Keep a lease from now on."""
         care = self._cares[lease] = _Care(lease)
-        self._plan(care, lease.term.renew_at(2 * self._jitter() - 1))
+        if lease.grant.renewal is not None:
+            self._plan(care, lease.term.renew_at(2 * self._jitter() - 1))
+
+    def renewed_elsewhere(self, lease: Lease, sent_at: float) -> None:
+        """Take in that somebody else, who saw this process stand still, has renewed a lease."""
+        care = self._cares.get(lease)
+        if care is not None:
+            lease.renewed(sent_at)
+            self._on_renewed(lease, 0.0)
+            self._plan(care, lease.term.renew_at(2 * self._jitter() - 1))
 
     async def let_go(self, lease: Lease) -> bool:
         """Stop renewing; wait for a renewal under way. False when it was let go before."""
@@ -103,6 +115,9 @@ class Tender:
                 reason = f"HTTP {reply.status}"
             except LeaseholdError as error:
                 reason = str(error)
+            except Exception as error:  # a fault of ours must not leave the slot behind (rule 6)
+                log.exception("Giving back the slot of %s failed in an unforeseen way.", label)
+                reason = repr(error)
             if self._clock() + pause >= until:
                 log.warning(
                     "The slot of %s could not be given back (%s); it is free again when its "
@@ -124,13 +139,13 @@ class Tender:
             care.timers.append(loop.call_later(max(renew_at - now, 0), self._start, care))
 
     def _start(self, care: _Care) -> None:
-        if care.lease in self._cares and care.renewal is None:
+        if self._cares.get(care.lease) is care and care.renewal is None:
             care.renewal = asyncio.get_running_loop().create_task(self._renew(care))
 
     async def _renew(self, care: _Care) -> None:
         lease, sent_at = care.lease, self._clock()
-        assert lease.id is not None
-        request = wire.renew(lease.id, lease.request.lease_seconds)
+        request = lease.grant.renewal
+        assert request is not None
         seconds = lease.term.request_seconds(sent_at, self._connection.request_seconds)
         try:
             reply = await self._connection.send(request, seconds)
@@ -142,13 +157,15 @@ class Tender:
             fate, reason = Fate.UNKNOWN, repr(error)
         finally:
             care.renewal = None
-        if lease not in self._cares or lease.lost_reason is not None:
-            return
+        if self._cares.get(lease) is not care:
+            return  # let go, or lost and regained: the answer is about a lease of the past
         if fate is Fate.GONE:
-            self._lose(care, "the server does not know its lease any more")
+            early = self._clock() < lease.term.sent_at + lease.request.lease_seconds
+            self._lose(care, "the server does not know its lease any more", early=early)
         elif fate is Fate.DONE:
             care.failures = 0
             lease.renewed(sent_at)
+            self._on_renewed(lease, self._clock() - sent_at)
             self._plan(care, lease.term.renew_at(2 * self._jitter() - 1))
         else:
             care.failures += 1
@@ -156,14 +173,17 @@ class Tender:
             self._plan(care, lease.term.retry_at(self._clock(), care.failures))
 
     def _lose_if_due(self, care: _Care) -> None:
-        if care.lease in self._cares and self._clock() >= care.lease.term.deadline:
+        if self._cares.get(care.lease) is not care:
+            return
+        if self._clock() >= care.lease.term.deadline:
             why = f" ({care.lease.last_error})" if care.lease.last_error else ""
             self._lose(care, f"no renewal was confirmed in time{why}")
-        elif care.lease in self._cares:
+        else:
             self._plan(care, care.lease.term.deadline)  # the timer's clock ran ahead of ours
 
-    def _lose(self, care: _Care, reason: str) -> None:
+    def _lose(self, care: _Care, reason: str, *, early: bool = False) -> None:
         care.stop()
-        del self._cares[care.lease]
         if care.lease.declare_lost(reason):
-            self._on_lost(care.lease)
+            del self._cares[care.lease]
+            self._on_lost(care.lease, early)
+        # Otherwise its work has just ended: the release is on its way, and will let it go.

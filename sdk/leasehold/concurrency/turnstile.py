@@ -54,11 +54,13 @@ class Waiter(Generic[T]):
         payload: whatever the caller wants back.
         joined_at: clock when it began to wait.
         retries_left: how often it may still be told "full"; None: without end.
+        told: whether it was told that it has to wait.
     """
 
     payload: T
     joined_at: float
     retries_left: int | None = None
+    told: bool = False
 
     def insists(self, now: float) -> bool:
         """Whether slots are kept for it now (rule 4)."""
@@ -113,13 +115,16 @@ class Turnstile(Generic[T]):
 
     # -- coming and going
 
-    def join(self, request: SlotRequest, waiter: Waiter[T]) -> None:
-        """Stand at the end of the queue for `request`."""
+    def join(self, request: SlotRequest, waiter: Waiter[T], *, first: bool = False) -> int:
+        """Stand at the end of the queue for `request`, or at its head; says how many are ahead."""
         queue = self._queues.get(request)
         if queue is None:
             self._serial += 1
             queue = self._queues[request] = Queue(request, self._serial)
         queue.waiters[waiter] = None
+        if first:
+            queue.waiters.move_to_end(waiter, last=False)
+        return 0 if first else len(queue.waiters) - 1
 
     def leave(self, request: SlotRequest, waiter: Waiter[T]) -> bool:
         """Stop waiting; False when it was not waiting any more."""
@@ -174,8 +179,10 @@ class Turnstile(Generic[T]):
 
     # -- what the server said
 
-    def granted(self, queue: Queue[T], limits: Mapping[str, int]) -> Waiter[T] | None:
-        """Take in a grant; None: nobody wants it any more, so give it back."""
+    def granted(
+        self, queue: Queue[T], limits: Mapping[str, int], *, usable: bool = True
+    ) -> Waiter[T] | None:
+        """Take in a grant; None: nobody can use it any more, so give it back."""
         self._answered(queue)
         queue.ask_at = -math.inf
         for name in set(queue.request.names) - limits.keys():
@@ -186,7 +193,7 @@ class Turnstile(Generic[T]):
             self._sizes[name] = _UNBOUNDED if over else size
         if queue.request.mode == "rate_limit":
             self._count(queue.request, -1, names=limits)
-        waiter = queue.take()
+        waiter = queue.take() if usable else None
         self._tidy(queue)
         return waiter
 

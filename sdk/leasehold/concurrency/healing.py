@@ -1,0 +1,72 @@
+"""Mending what a server keeps of a lease that it has forgotten.
+
+A server that is restarted loses its leases and keeps its counters (PROTOCOL.md, "Server defects"):
+the slots of a task that was running stay taken for ever. Rules:
+
+1. Only slots of this process's own leases are given back, and only those of a lease that was gone
+   before it could have expired: an expired one was counted down by the server itself.
+2. Where the server lists holders, it must count more slots than it has holders: the telling sign.
+   Slots without a holder are zombies, whoever left them, so nobody's slot is taken by mistake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from leasehold.client.names import TAG_PREFIX
+from leasehold.client.wire import Fate, Request, read_release
+from leasehold.concurrency.lane import RELEASE
+from leasehold.exceptions import LeaseholdError
+from leasehold.logging import get_logger
+
+if TYPE_CHECKING:
+    from leasehold.concurrency.connection import Connection
+    from leasehold.concurrency.lease import Lease
+
+log = get_logger("concurrency")
+
+_TRIES: Final = 8
+_PAUSE_SECONDS: Final = 0.5
+
+
+async def heal(lease: Lease, connection: Connection) -> None:
+    """Lower the counters that still count a lease which the server has forgotten."""
+    for name in lease.limits:
+        if await _lower(name, lease.request.slots, connection):
+            log.info(
+                "The server at %s had forgotten the lease of %s and went on counting its slot of "
+                "%s; mended.",
+                connection.address,
+                lease.who,
+                lease.request.label,
+            )
+
+
+async def _lower(name: str, slots: int, connection: Connection) -> bool:
+    # A try without an answer may have been carried out. Looking again tells: the sign is gone then.
+    for _ in range(_TRIES):
+        unlisted = await _unlisted(name, connection)
+        if unlisted is not None and unlisted < slots:
+            return False
+        if unlisted is not None:
+            request = Request(
+                "POST", "/v2/concurrency_limits/decrement", {"names": [name], "slots": slots}
+            )
+            try:
+                async with connection.lane.turn(RELEASE):
+                    reply = await connection.send(request)
+                if read_release(reply) is not Fate.UNKNOWN:
+                    return True
+            except LeaseholdError:
+                pass
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return False
+
+
+async def _unlisted(name: str, connection: Connection) -> int | None:
+    """Count the slots in use that have no holder; None: the server does not say."""
+    look = await connection.look_at(name)
+    if look is None or look.used is None:
+        return None
+    return look.used - len(look.holders) if name.startswith(TAG_PREFIX) else look.used
