@@ -28,8 +28,9 @@ $(READY): pyproject.toml
 	@touch $@
 	@echo "Ready."
 
-demo: $(READY) ## run the main example and watch its limit hold
-	@LEASEHOLD_HOME="$${LEASEHOLD_HOME:-$(CURDIR)/.cache/demo}" $(BIN)/python examples/etl_database.py
+demo: $(READY) ## run the main example, without a server, and watch its limit hold
+	@PREFECT_API_URL= LEASEHOLD_HOME="$${LEASEHOLD_HOME:-$(CURDIR)/.cache/demo}" \
+		$(BIN)/python examples/etl_database.py
 
 test: lint types ## lint, types, and the tests that are quick (a few minutes)
 	@$(BIN)/python -m pytest -m "not slow"
