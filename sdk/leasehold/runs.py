@@ -109,8 +109,8 @@ class TaskRun:
         """
         if not self.context.tags:
             return None
-        from leasehold.concurrency.hold import Hold, held_names, slot_request
         from leasehold.concurrency.acquisition import Acquisition
+        from leasehold.concurrency.hold import Hold, held_names, slot_request
 
         names = {f"tag:{tag}" for tag in self.context.tags}
         request = slot_request(names - held_names() if self._nested else names)
