@@ -133,6 +133,7 @@ class SimulatedServer:
     listeners: list[Callable[[Request, float], None]] = field(default_factory=list)
     _ordered: list[tuple[Kind, Fault]] = field(default_factory=list)
     _released: set[str] = field(default_factory=set)
+    _renewing: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.loop.call_later(REAPER_SECONDS, self._reap)
@@ -180,7 +181,20 @@ class SimulatedServer:
         """Carry a request there and its reply back."""
         kind = kind_of(request)
         self.sent[kind] += 1
-        self._note(kind, request)
+        if kind == "release":
+            self._note_release(request.body["lease_id"])
+        if kind != "renew":
+            return await self._exchange(kind, request, timeout_seconds)
+        lease_id = request.path.split("/")[-2]
+        if lease_id in self._released:
+            self.misdeeds.append(f"lease {lease_id} was renewed after its release")
+        self._renewing[lease_id] += 1
+        try:
+            return await self._exchange(kind, request, timeout_seconds)
+        finally:
+            self._renewing[lease_id] -= 1
+
+    async def _exchange(self, kind: Kind, request: Request, timeout_seconds: float) -> Reply:
         for listener in self.listeners:
             listener(request, timeout_seconds)
         fault = self._fault_for(kind, request)
@@ -204,11 +218,10 @@ class SimulatedServer:
                 return ordered[1]
         return self.weather(request)
 
-    def _note(self, kind: Kind, request: Request) -> None:
-        if kind == "release":
-            self._released.add(request.body["lease_id"])
-        elif kind == "renew" and request.path.split("/")[-2] in self._released:
-            self.misdeeds.append(f"a renewal was sent after the release: {request.path}")
+    def _note_release(self, lease_id: str) -> None:
+        self._released.add(lease_id)
+        if self._renewing[lease_id]:
+            self.misdeeds.append(f"lease {lease_id} was released while it was being renewed")
 
     def _arrive(self, request: Request, fault: Fault, reply: asyncio.Future[Reply]) -> None:
         answer = None

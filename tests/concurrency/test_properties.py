@@ -45,9 +45,20 @@ FAULTS = st.one_of(
     st.builds(Fault, reply_late=LATE),
 )
 
-KINDS: st.SearchStrategy[Kind] = st.sampled_from(["acquire", "renew", "release", "undo", "other"])
+#: Renewals more often: most of a lease's life is made of them.
+KINDS: st.SearchStrategy[Kind] = st.sampled_from(
+    ["renew", "renew", "renew", "acquire", "acquire", "release", "undo", "other"]
+)
 
-TAGS = st.sampled_from([("database",), ("gpu",), ("database", "gpu"), ("unlimited",)])
+TAGS = st.sampled_from(
+    [("database",), ("database",), ("gpu",), ("database", "gpu"), ("unlimited",)]
+)
+
+WISHES: dict[str, Any] = {
+    "tags": TAGS,
+    "seconds": st.one_of(st.none(), PAUSES),
+    "on_lost": st.sampled_from(["regain", "regain", "cancel", "ignore"]),
+}
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -57,12 +68,19 @@ class Interleavings(RuleBasedStateMachine):
         super().__init__()
         self.world = World(database=2, gpu=1)
 
-    @initialize(count=st.integers(1, 3), patience=st.sampled_from([10.0, 90.0]))
-    def start(self, count: int, patience: float) -> None:
-        """Begin with a few processes."""
+    @initialize(
+        patience=st.sampled_from([10.0, 90.0]),
+        begun=st.lists(st.fixed_dictionaries(WISHES), min_size=1, max_size=5),
+        count=st.integers(1, 3),
+    )
+    def start(self, patience: float, begun: list[dict[str, Any]], count: int) -> None:
+        """Begin with a few processes, and some work that holds or waits already."""
         self.patience = patience
         for _ in range(count):
             self.world.process(request_timeout_seconds=patience)
+        for number, wishes in enumerate(begun):
+            self.acquire(number, **wishes)
+        self.world.run(0.1)
 
     @property
     def living(self) -> list[Process]:
@@ -76,15 +94,17 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(
         who=st.integers(0, 9),
-        tags=TAGS,
         slots=st.sampled_from([1, 1, 1, 2]),
-        seconds=st.one_of(st.none(), PAUSES),
         timeout_seconds=st.sampled_from([None, None, 0.0, 0.002, 1.0, 30.0]),
-        max_retries=st.sampled_from([None, None, 0, 2]),
-        on_lost=st.sampled_from(["regain", "regain", "cancel", "ignore"]),
+        max_retries=st.sampled_from([None, None, None, 0, 2]),
+        **WISHES,
     )
+    def want_slots(self, who: int, **wishes: Any) -> None:
+        """Have a process begin some work."""
+        self.acquire(who, **wishes)
+
     def acquire(self, who: int, tags: tuple[str, ...], **wishes: Any) -> None:
-        """Want slots."""
+        """Have a process begin some work."""
         self.living[who % len(self.living)].work(*tags, **wishes)
 
     @rule(pause=PAUSES)
@@ -126,17 +146,20 @@ class Interleavings(RuleBasedStateMachine):
         """Disturb nothing any more."""
         self.world.server.quieten()
 
+    @precondition(lambda self: not self.world.server.forgotten)
     @rule()
     def server_restarts(self) -> None:
         """Lose all leases and keep all counters."""
         self.world.server.restart()
 
+    @precondition(lambda self: self.world.server.zombies)
     @precondition(lambda self: not any(work.believes for work in self.world.running()))
     @rule()
     def counters_are_mended(self) -> None:
         """Mend the counters, when nobody believes in a lease that was forgotten."""
         self.world.server.heal()
 
+    @precondition(lambda self: len(self.living) == len(self.world.processes))
     @rule(who=st.integers(0, 9))
     def process_is_killed(self, who: int) -> None:
         """Kill a process; there is always one that lives."""
