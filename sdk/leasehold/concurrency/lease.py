@@ -104,7 +104,7 @@ class Term:
 
     def request_seconds(self, now: float, most: float) -> float:
         """How long a renewal sent now may take: at most a third of what remains (rule 4)."""
-        return min(most, max(self.remaining(now) / 3, 0.1))
+        return min(most, self.remaining(now) / 3)
 
     def retry_at(self, now: float, failures: int) -> float:
         """When to try again after `failures` renewals in a row without a clear answer.
@@ -137,6 +137,7 @@ class Lease:
         handed_over: how many times the lease passed from one piece of work to the next.
         last_error: why the last renewal failed; None when it did not.
         guarded: whether a guard outside this process would give the slots back if it crashed.
+        guard_key: the number by which the guard knows it.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class Lease:
         self.lost_reason: str | None = None
         self.lost_at = 0.0
         self.guarded = False
+        self.guard_key = 0
         self._grant = grant
         self._term = _term(request, grant, sent_at)
         self._clock = clock

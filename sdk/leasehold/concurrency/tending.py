@@ -139,7 +139,8 @@ class Tender:
             care.timers.append(loop.call_later(max(renew_at - now, 0), self._start, care))
 
     def _start(self, care: _Care) -> None:
-        if self._cares.get(care.lease) is care and care.renewal is None:
+        kept = self._cares.get(care.lease) is care and not care.lease.lost
+        if kept and care.renewal is None:
             care.renewal = asyncio.get_running_loop().create_task(self._renew(care))
 
     async def _renew(self, care: _Care) -> None:
