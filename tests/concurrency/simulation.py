@@ -155,6 +155,7 @@ class Work:
         if self.state == "running":
             assert self.lease is not None
             self.state = "ended"
+            del self._process.running[self]
             self._process.keeper.release(self.lease)
         elif self.state == "waiting":
             self.state = "ended"
@@ -169,6 +170,7 @@ class Work:
             return
         loop = self._process.world.loop
         self.state, self.began_at = "running", loop.time()
+        self._process.running[self] = None
         self.lease = self.acquisition.future.result()
         if self._seconds is not None:
             loop.call_later(self._seconds, self.finish)
@@ -185,6 +187,7 @@ class Process:
         self.world = world
         self.api = SimulatedApi(world.server)
         self.works: list[Work] = []
+        self.running: dict[Work, None] = {}
         self.keeper = Keeper(
             settings,
             clock=world.loop.time,
@@ -220,6 +223,7 @@ class Process:
     def crash(self) -> None:
         """End at once, as by SIGKILL: nothing is given back, nothing is sent any more."""
         self.api.dead = True
+        self.running.clear()
         for work in self.works:
             work.state = "ended"
 
@@ -303,9 +307,7 @@ class World:
 
     def running(self) -> list[Work]:
         """All bodies that run."""
-        return [
-            work for process in self.processes for work in process.works if work.state == "running"
-        ]
+        return [work for process in self.processes for work in process.running]
 
     def come_to_rest(self) -> None:
         """Stop all faults and all work, let what is under way end, and see that nothing is left.
