@@ -39,6 +39,7 @@ _FIELDS: Final = {
     "custom_headers": "PREFECT_CLIENT_CUSTOM_HEADERS",
     "home": "LEASEHOLD_HOME",
     "dialect": "LEASEHOLD_DIALECT",
+    "guard": "LEASEHOLD_GUARD",
     "request_timeout_seconds": "LEASEHOLD_REQUEST_TIMEOUT_SECONDS",
     "unreachable_seconds": "LEASEHOLD_UNREACHABLE_SECONDS",
     "outage_seconds": "LEASEHOLD_OUTAGE_SECONDS",
@@ -70,6 +71,7 @@ class Settings(BaseModel):
         custom_headers: sent with every request.
         home: the folder of the embedded ledger.
         dialect: "leases" or "legacy": how to hold slots, instead of what the server's version says.
+        guard: whether a small process gives slots back when this one is killed.
         request_timeout_seconds: the most that one request may take.
         unreachable_seconds: a server that never answered gets this long before tasks fail.
         outage_seconds: a server that did answer before gets this long.
@@ -91,6 +93,7 @@ class Settings(BaseModel):
     custom_headers: dict[str, str] = Field(default_factory=dict, repr=False)
     home: Path = Field(default_factory=_default_home)
     dialect: Literal["leases", "legacy"] | None = None
+    guard: bool = True
     request_timeout_seconds: float = Field(default=10.0, gt=0)
     unreachable_seconds: float = Field(default=8.0, gt=0)
     outage_seconds: float = Field(default=600.0, gt=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import ssl
 import uuid
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -140,12 +141,7 @@ class _Credentials(httpx.Auth):
     """Authorization, and the CSRF token of a server that asks for one."""
 
     def __init__(self, settings: Settings) -> None:
-        self._authorization: str | None = None
-        if settings.api_key is not None:
-            self._authorization = f"Bearer {settings.api_key.get_secret_value()}"
-        elif settings.api_auth_string is not None:
-            secret = settings.api_auth_string.get_secret_value().encode()
-            self._authorization = f"Basic {base64.b64encode(secret).decode()}"
+        self._authorization = _authorization(settings)
         self._csrf_client = str(uuid.uuid4())
         self._csrf_token: str | None = None
 
@@ -177,11 +173,69 @@ class _Credentials(httpx.Auth):
             request.headers["Prefect-Csrf-Client"] = self._csrf_client
 
 
+def describe_way(settings: Settings) -> dict[str, Any]:
+    """Say how to reach the server, for a program that has nothing but the standard library.
+
+    Full of secrets: to be passed on where nobody else can read.
+    """
+    import urllib.request
+
+    url = httpx.URL(settings.api_url or _EMBEDDED_URL)
+    tls = url.scheme == "https"
+    address = "" if urllib.request.proxy_bypass(url.host) else _proxies().get(url.scheme, "")
+    proxy = httpx.URL(address) if address else None
+    authorization = _authorization(settings)
+    headers = _headers(settings)
+    if authorization:
+        headers["Authorization"] = authorization
+    return {
+        "tls": tls,
+        "host": url.host,
+        "port": url.port or (443 if tls else 80),
+        "prefix": url.path.rstrip("/"),
+        "url": str(url).rstrip("/"),
+        "proxy": proxy and [proxy.host, proxy.port or 80],
+        "headers": {
+            **_headers(settings),
+            **({"Authorization": authorization} if authorization else {}),
+        },
+        "cafile": _trusted_certificates(settings) if tls else None,
+        "timeout_seconds": min(settings.request_timeout_seconds, 5.0),
+    }
+
+
+def _proxies() -> dict[str, str]:
+    import urllib.request
+
+    found = urllib.request.getproxies()
+    return {scheme: found.get(scheme) or found.get("all") or "" for scheme in ("http", "https")}
+
+
+def _trusted_certificates(settings: Settings) -> str:
+    import certifi
+
+    chosen = settings.api_ssl_cert_file or os.environ.get("SSL_CERT_FILE")
+    return str(chosen or certifi.where())
+
+
+def _authorization(settings: Settings) -> str | None:
+    if settings.api_key is not None:
+        return f"Bearer {settings.api_key.get_secret_value()}"
+    if settings.api_auth_string is not None:
+        secret = settings.api_auth_string.get_secret_value().encode()
+        return f"Basic {base64.b64encode(secret).decode()}"
+    return None
+
+
+def _headers(settings: Settings) -> dict[str, str]:
+    return {"User-Agent": f"leasehold/{__version__}", **settings.custom_headers}
+
+
 def _common(settings: Settings) -> dict[str, Any]:
     return {
         "base_url": settings.api_url or _EMBEDDED_URL,
         "auth": _Credentials(settings),
-        "headers": {"User-Agent": f"leasehold/{__version__}", **settings.custom_headers},
+        "headers": _headers(settings),
         "follow_redirects": False,  # a redirected POST may become a GET: say so instead
     }
 

@@ -187,8 +187,8 @@ class Connection:
 
     async def _look_for_converted(self, request: SlotRequest) -> bool:
         new, old = [], []
-        for name, tag in zip(request.names, request.tags, strict=False):
-            if await self._exists(f"/v2/concurrency_limits/{quote(name, safe='')}"):
+        for tag in request.tags:
+            if await self._exists(f"/v2/concurrency_limits/{quote(TAG_PREFIX + tag, safe='')}"):
                 new.append(tag)
             elif await self._exists(f"/concurrency_limits/tag/{quote(tag, safe='')}"):
                 old.append(tag)

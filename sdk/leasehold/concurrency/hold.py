@@ -14,6 +14,7 @@ from uuid import UUID
 
 from leasehold.client.names import check_limit_name
 from leasehold.client.wire import LONGEST_LEASE_SECONDS, SHORTEST_LEASE_SECONDS, Holder, SlotRequest
+from leasehold.concurrency import crash
 from leasehold.concurrency import keeper as keepers
 from leasehold.concurrency.acquisition import Acquisition, OnLeaseLost
 from leasehold.concurrency.lease import Lease, held
@@ -162,6 +163,7 @@ class Hold:
             self.acquisition.on_cancel = lambda _: cancel()
 
     def _entered(self, lease: Lease) -> Lease:
+        crash.prepare()
         self._token = held.set((*held.get(), lease))
         return lease
 

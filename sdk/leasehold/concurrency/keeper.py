@@ -13,30 +13,26 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import copy
 import os
 import random
 import threading
-import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from leasehold.client.dialect import read_acquire
-from leasehold.client.wire import Full, Granted, Holder, Outcome, Refused, Unknown, Unlimited
-from leasehold.concurrency import events, herald
+from leasehold.client.changes import on_change
+from leasehold.concurrency import crash, events, herald
 from leasehold.concurrency.acquisition import CONSEQUENCES, Acquisition
+from leasehold.concurrency.asking import Asker
 from leasehold.concurrency.connection import Connection
+from leasehold.concurrency.guarding import Guarding
 from leasehold.concurrency.healing import heal
-from leasehold.concurrency.lane import ACQUIRE
-from leasehold.concurrency.lease import Lease, read_clock
+from leasehold.concurrency.lease import Lease, held, read_clock
 from leasehold.concurrency.tending import Tender
 from leasehold.concurrency.turnstile import Queue, Turnstile, Waiter
-from leasehold.exceptions import LeaseholdError, ServerUnreachableError
 from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
-    from leasehold.client.dialect import Dialect
     from leasehold.client.http import AsyncApi
     from leasehold.settings import Settings
 
@@ -69,7 +65,8 @@ class Keeper:
     ) -> None:
         self.settings = settings
         self.pid = os.getpid()
-        jitter = (rng or random.Random()).random  # noqa: S311 - spreads requests, guards nothing
+        rng = rng or random.Random()  # noqa: S311 - spreads requests, guards nothing
+        jitter = rng.random
         self._clock = clock
         self._loop = loop or asyncio.new_event_loop()
         self._connection = Connection(settings, clock=clock, open_api=open_api)
@@ -81,6 +78,19 @@ class Keeper:
             on_renewed=self._renewed,
             on_lost=self._lost,
         )
+        self._guarding = Guarding(settings, self._loop, clock, self._tender.renewed_elsewhere)
+        self._asker = Asker(
+            self._connection,
+            self._turnstile,
+            self._tender,
+            self._guarding,
+            clock=clock,
+            rng=rng,
+            spawn=self._spawn,
+            on_grant=self._granted,
+            on_unlimited=self._unlimited,
+            on_end=self._pump_soon,
+        )
         self._holders: dict[Lease, Acquisition] = {}
         self._unlimited_until: dict[tuple[str, ...], float] = {}
         self._herald = herald.Herald()
@@ -90,6 +100,7 @@ class Keeper:
         self._look: asyncio.TimerHandle | None = None
         self._pumping = False
         self._closing = False
+        self._hurried = False
         self._thread = threading.Thread(target=self._run, name="leasehold-keeper", daemon=True)
         if loop is None:
             self._thread.start()
@@ -136,10 +147,14 @@ class Keeper:
             return True
         flushed = asyncio.run_coroutine_threadsafe(self._flush(), self._loop)
         try:
-            flushed.result(seconds)
+            flushed.result(0 if self._hurried else seconds)
         except concurrent.futures.TimeoutError:
-            flushed.cancel()
             return False
+        except KeyboardInterrupt:  # somebody does not want to wait: not here, nor at the exit
+            self._hurried = True
+            raise
+        finally:
+            flushed.cancel()
         return True
 
     def close(self, seconds: float = FLUSH_SECONDS) -> None:
@@ -150,6 +165,10 @@ class Keeper:
         self.flush(seconds)
         self._post(self._loop.stop)
         self._thread.join(seconds)
+
+    def after_fork(self) -> None:
+        """Let go, in a forked child, of what would keep the parent's slots after its death."""
+        self._guarding.forget()
 
     # -- on the keeper's thread
 
@@ -164,6 +183,7 @@ class Keeper:
             self._loop.close()
 
     async def _wind_up(self) -> None:
+        self._guarding.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._connection.close()
 
@@ -173,17 +193,14 @@ class Keeper:
         except RuntimeError:
             log.debug("The keeper has ended; %s comes too late.", function.__name__)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(
+        self, work: Coroutine[Any, Any, None], *, returns_slots: bool = False
+    ) -> asyncio.Task[None]:
+        """Start work; `flush` waits for what returns slots."""
         task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def _spawn_return(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start something that gives slots back: `flush` waits for these."""
-        task = self._spawn(work)
-        self._returns.add(task)
-        task.add_done_callback(self._returns.discard)
+        for group in (self._tasks, self._returns) if returns_slots else (self._tasks,):
+            group.add(task)
+            task.add_done_callback(group.discard)
         return task
 
     def _join(self, acquisition: Acquisition) -> None:
@@ -217,7 +234,7 @@ class Keeper:
         self._pumping = False
         now = self._clock()
         for queue in self._turnstile.asks(now):
-            self._spawn(self._ask(queue))
+            self._spawn(self._asker.ask(queue))
         for queue in self._turnstile.waiting():
             if not queue.asking and queue.head is not None and not queue.head.told:
                 self._has_to_wait(queue.head, 0)
@@ -256,93 +273,8 @@ class Keeper:
     def _who_holds(self) -> dict[str, str]:
         return {str(lease.holder_id): lease.who for lease in self._holders}
 
-    async def _ask(self, queue: Queue[Acquisition]) -> None:
-        """Ask for the slots that the head of a queue wants."""
-        try:
-            await self._ask_once(queue)
-        except ServerUnreachableError:
-            self._no_answer(queue)
-        except LeaseholdError as error:
-            self._dismiss(queue, error)
-        except Exception as error:  # a fault of ours must reach the work, not hang it
-            log.exception("Asking for %s failed in an unforeseen way.", queue.request.label)
-            self._dismiss(queue, error)
-        finally:
-            self._pump_soon()
-
-    async def _ask_once(self, queue: Queue[Acquisition]) -> None:
-        request = queue.request
-        dialect = await self._connection.dialect(request)
-        async with self._connection.lane.turn(ACQUIRE):
-            head = queue.head
-            if head is None:
-                self._turnstile.full(queue, 0.0, self._clock())
-                return
-            own_holder = head.payload.holder is None
-            holder = head.payload.holder or Holder(uuid.uuid4())
-            sent_at = self._clock()
-            try:
-                reply = await self._connection.send(dialect.acquire(request, holder))
-                outcome = read_acquire(dialect, reply, request, holder)
-            except ServerUnreachableError as error:
-                outcome = Unknown(str(error), may_have_acted=error.delivered)
-        if isinstance(outcome, Unknown):
-            if outcome.may_have_acted:
-                await self._undo(dialect, queue, holder if own_holder else None, sent_at)
-            self._no_answer(queue, outcome.retry_after)
-        else:
-            await self._answered(queue, outcome, holder, sent_at)
-
-    async def _answered(
-        self, queue: Queue[Acquisition], outcome: Outcome, holder: Holder, sent_at: float
-    ) -> None:
-        request = queue.request
-        if isinstance(outcome, Granted):
-            lease = Lease(request, outcome, sent_at, holder_id=holder.id, clock=self._clock)
-            self._granted(queue, lease)
-        elif isinstance(outcome, Full):
-            self._full(queue, outcome.retry_after)
-        elif isinstance(outcome, Unlimited):
-            until = self._clock() + self.settings.unlimited_seconds
-            self._unlimited_until[request.names] = until
-            for waiter in self._turnstile.closed(queue):
-                waiter.payload.settle(Lease(request, None, sent_at, who=waiter.payload.who))
-        elif isinstance(outcome, Refused):
-            if await self._connection.has_changed(outcome):
-                self._turnstile.failed(queue, self._clock())
-            else:
-                self._dismiss(queue, await herald.explain(outcome, request, self._connection))
-
-    def _full(self, queue: Queue[Acquisition], retry_after: float | None) -> None:
-        spent = self._turnstile.full(queue, retry_after, self._clock())
-        if spent is not None:
-            acquisition = spent.payload
-            impatient = acquisition.timeout_seconds == 0
-            acquisition.fail(acquisition.timed_out() if impatient else acquisition.out_of_retries())
-
-    def _no_answer(self, queue: Queue[Acquisition], retry_after: float | None = None) -> None:
-        if self._connection.given_up():
-            self._dismiss(queue, self._connection.error())
-        else:
-            self._turnstile.failed(queue, self._clock(), retry_after)
-
-    async def _undo(
-        self, dialect: Dialect, queue: Queue[Acquisition], holder: Holder | None, sent_at: float
-    ) -> None:
-        """Take back what a request without a reply may have got, before asking again (rule 8).
-
-        Twice: the request may be under way still, and reach the server after the first time.
-        """
-        request = queue.request
-        undo = dialect.undo(request, holder) if holder is not None else None
-        until = sent_at + request.lease_seconds
-        if undo is not None:
-            taken_back = self._spawn_return(self._tender.give_back(undo, until, request.label))
-            await asyncio.wait([taken_back], timeout=self._connection.request_seconds)
-            again = self._tender.give_back(undo, until, request.label)
-            self._spawn(_later(self._connection.request_seconds, again))
-        elif request.mode == "concurrency":
-            herald.warn_of_lost_reply(request, expires=dialect.expires)
+    def _unlimited(self, names: tuple[str, ...]) -> None:
+        self._unlimited_until[names] = self._clock() + self.settings.unlimited_seconds
 
     def _granted(self, queue: Queue[Acquisition], lease: Lease) -> None:
         round_trip = self._clock() - lease.acquired_at
@@ -352,7 +284,7 @@ class Keeper:
             self._hand(lease, waiter, round_trip)
             return
         lease.end()
-        self._spawn_return(self._give_back(lease))
+        self._spawn(self._give_back(lease), returns_slots=True)
 
     def _hand(self, lease: Lease, waiter: Waiter[Acquisition], round_trip: float | None) -> None:
         """Give slots to the work that has waited for them."""
@@ -360,11 +292,13 @@ class Keeper:
         lost = acquisition.lease
         if lost is not None:  # it had slots and lost them: these take their place
             lost.regained(lease)
+            self._guarding.pass_on(lease, lost)
             lease = lost
             log.info("%s has its slot of %s again.", lease.who, lease.request.label)
         else:
             lease.who, lease.entered_at = acquisition.who, now
         if lease.grant.release is not None:
+            crash.arm(self.close)
             self._holders[lease] = acquisition
             self._tender.watch(lease)
         acquisition.settle(lease)
@@ -394,19 +328,16 @@ class Keeper:
             acquisition.fail(acquisition.timed_out())
         self._pump_soon()
 
-    def _dismiss(self, queue: Queue[Acquisition], error: BaseException) -> None:
-        for waiter in self._turnstile.closed(queue):
-            waiter.payload.fail(copy.copy(error))  # each raises its own, with its own traceback
-
     # -- slots that are kept, and that come back
 
     def _renewed(self, lease: Lease, round_trip: float) -> None:
+        self._guarding.renewed(lease)
         events.emit(lambda: events.Renewed(**_facts(lease), round_trip_seconds=round_trip))
 
     def _begin_release(self, lease: Lease) -> None:
         held = self._clock() - lease.entered_at
         events.emit(lambda: events.Released(**_facts(lease), held_seconds=held))
-        self._spawn_return(self._release(lease))
+        self._spawn(self._release(lease), returns_slots=True)
 
     async def _release(self, lease: Lease) -> None:
         acquisition = self._holders.pop(lease, None)
@@ -418,7 +349,9 @@ class Keeper:
             return
         heir = self._turnstile.pass_on(lease.request, self._clock()) if self._fresh(lease) else None
         if heir is not None:
-            self._hand(lease.successor(heir.payload.who), heir, None)
+            successor = lease.successor(heir.payload.who)
+            self._guarding.pass_on(lease, successor)
+            self._hand(successor, heir, None)
         else:
             await self._give_back(lease)
 
@@ -431,10 +364,12 @@ class Keeper:
 
     async def _give_back(self, lease: Lease) -> None:
         release, expires_at = lease.grant.release, lease.term.sent_at + lease.term.seconds
+        self._guarding.returning(lease)
         try:
             if release is not None:
                 await self._tender.give_back(release, expires_at, lease.request.label)
         finally:
+            self._guarding.drop(lease.guard_key)
             self._turnstile.released(lease.request, lease.limits.keys())
             self._pump_soon()
 
@@ -453,7 +388,7 @@ class Keeper:
         events.emit(lambda: events.Lost(**_facts(lease), reason=reason, renewed_seconds_ago=age))
         if policy == "cancel" and acquisition.on_cancel is not None:
             acquisition.on_cancel(lease)
-        self._spawn_return(self._after_loss(lease, acquisition, early=early))
+        self._spawn(self._after_loss(lease, acquisition, early=early), returns_slots=True)
 
     async def _after_loss(self, lease: Lease, acquisition: Acquisition, *, early: bool) -> None:
         """Make the server forget the old slots, then ask for new ones where that is the policy."""
@@ -483,15 +418,6 @@ class Keeper:
 
 def _facts(lease: Lease) -> dict[str, Any]:
     return {"limits": lease.request.names, "who": lease.who, "holder_id": lease.holder_id}
-
-
-async def _later(seconds: float, work: Coroutine[Any, Any, None]) -> None:
-    try:
-        await asyncio.sleep(seconds)
-    except asyncio.CancelledError:
-        work.close()
-        raise
-    await work
 
 
 # -- one keeper per process
@@ -548,10 +474,24 @@ def shut_down() -> None:
 
 def _after_fork_in_child() -> None:
     """Start anew: the parent's thread, loop and leases are the parent's (rule 9)."""
-    global _keeper, _lock
-    _left_behind.append(_keeper)  # collecting it would touch file descriptors that are shared
-    _keeper, _lock = None, threading.Lock()
+    global _keeper, _lock  # noqa: PLW0603
+    crash.disarm()
+    held.set(())
+    _lock = threading.Lock()
+    if _keeper is not None:
+        _keeper.after_fork()
+        _left_behind.append(_keeper)  # collecting it would touch descriptors that are shared
+        _keeper = None
 
+
+def _limits_changed(names: Sequence[str]) -> None:
+    """Forget that there is no limit of these names: somebody in this process made one."""
+    keeper = _keeper
+    if keeper is not None:
+        keeper.forget(tuple(names))
+
+
+on_change(_limits_changed)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

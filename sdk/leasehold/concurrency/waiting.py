@@ -1,9 +1,13 @@
-"""Waiting in an event loop, asyncio's or trio's, for what another thread will do."""
+"""Waiting for what another thread will do: in a thread, or in an event loop of asyncio or trio."""
 
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from leasehold.concurrency import crash
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -31,6 +35,21 @@ def waker(function: Callable[[], Any]) -> Callable[[], None]:
     return wake
 
 
+def wait_sync(future: concurrent.futures.Future[T], timeout_seconds: float | None = None) -> T:
+    """Wait for another thread's future; the main thread looks after its signals meanwhile.
+
+    Raises:
+        concurrent.futures.TimeoutError: it is not done in time.
+    """
+    ends_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    news = threading.Event()
+    with crash.waking(news.set):
+        future.add_done_callback(lambda _: news.set())
+        news.wait(timeout_seconds)
+    crash.prepare()
+    return future.result(None if ends_at is None else max(ends_at - time.monotonic(), 0.0))
+
+
 async def wait_async(future: concurrent.futures.Future[T]) -> T:
     """Wait for another thread's future without blocking the event loop.
 
@@ -42,5 +61,6 @@ async def wait_async(future: concurrent.futures.Future[T]) -> T:
         done = anyio.Event()
         wake = waker(done.set)
         future.add_done_callback(lambda _: wake())
-        await done.wait()
+        with crash.waking(waker(crash.prepare)):
+            await done.wait()
     return future.result()

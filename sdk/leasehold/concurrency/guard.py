@@ -1,0 +1,344 @@
+"""The guard: a small process that outlives a crash, and gives back what the crashed process held.
+
+Standard library only, and run as a script (``python -I -S guard.py FD``): it must start fast, stay
+small, and need nothing of the environment it is started in. Rules:
+
+1. It learns from its clients, line by line, what they hold and how to give it back: see `Client`.
+   Keys come over the socket too, and live in memory only.
+2. A client is gone when its end of the socket is closed, or its process has ended, whatever comes
+   first. Everything it said before is read before anything is done about it.
+3. It never gives back what the client gave back, and nothing while the client lives. A client that
+   had begun to give something back gets a moment: the request may be under way still.
+4. It renews what a living client lets go stale: the client's interpreter stands still, or it is
+   stopped. The client is told, so that it knows when it wakes.
+5. One request at a time, and the ears are open between two of them.
+6. It ends when it has no client left and nothing to give back: at the latest when the leases of
+   the last client have expired.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import time
+
+TYPE_CHECKING = False  # `typing` itself is a tenth of the guard's size
+if TYPE_CHECKING:
+    import http.client
+    from collections.abc import Iterator
+    from typing import Any
+
+    Message = dict[str, Any]
+
+#: A client renews at 0.3 of a lease's duration, and tries again often: this late it stands still.
+STALE_RATIO = 0.6
+
+#: How long a request that a client was sending when it died may still be under way: as a rule, and
+#: if it met with trouble.
+MOMENT_SECONDS, LONG_MOMENT_SECONDS = 1.0, 4.0
+
+#: Pauses between tries to give something back: the first, doubled each time, up to the longest.
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
+
+#: What never expires is tried to be given back for this long.
+PATIENCE_SECONDS = 600.0
+
+_BIG = 1 << 16
+
+_DONE, _OK, _FORBIDDEN, _GONE = 204, range(200, 300), 403, (404, 410)
+
+_INFINITY = float("inf")
+
+
+def read_clock() -> float:
+    """Read the clock that all processes of a machine share, and that runs on in suspend."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+class Hold:
+    """Something that a client holds, or may be about to get."""
+
+    def __init__(self, message: Message) -> None:
+        self.renewal: list[Any] | None = message["renewal"]
+        self.release: list[Any] = message["release"]
+        self.seconds: float = message["seconds"]
+        self.sent_at: float = message["sent_at"]
+        self.in_motion: bool = message["in_motion"]
+        self.due = 0.0
+        self.until = _INFINITY
+        self.pause = FIRST_PAUSE_SECONDS
+
+    def stale_at(self) -> float:
+        """When to renew it for its client."""
+        if self.renewal is None or self.in_motion:
+            return _INFINITY
+        return max(self.sent_at + STALE_RATIO * self.seconds, self.due)
+
+    def orphaned(self, now: float) -> None:
+        """Take in that its client is gone."""
+        self.due = now + (MOMENT_SECONDS if self.in_motion else 0.0)
+        self.until = self.sent_at + self.seconds if self.renewal else now + PATIENCE_SECONDS
+
+    def failed(self, now: float) -> None:
+        """Plan the next try."""
+        self.due = now + self.pause
+        self.pause = min(2 * self.pause, LONGEST_PAUSE_SECONDS)
+
+
+class Client:
+    """A process that holds slots, on one connection.
+
+    It sends lines of JSON, each with an ``op``: ``server`` (how to reach the server), ``hold`` (an
+    id, and how to renew and give back what it stands for; ``in_motion`` while a request about it is
+    under way), ``renewed``, ``drop``, and ``listen`` (where its children find the guard).
+    It gets a line for each renewal that was done for it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.process = _watch_process(sock)
+        self.holds: dict[int, Hold] = {}
+        self.gone = False
+        self._server: Message = {}
+        self._csrf: dict[str, str] = {}
+        self._rest = b""
+
+    def take_in(self, message: Message) -> None:
+        """Note what it says."""
+        op, key = message["op"], message.get("id", 0)
+        if op == "server":
+            self._server = message
+        elif op == "hold":
+            self.holds[key] = Hold(message)
+        elif op == "renewed" and key in self.holds:
+            self.holds[key].sent_at = message["sent_at"]
+        elif op == "drop":
+            self.holds.pop(key, None)
+
+    def hear(self) -> list[Message]:
+        """Read what there is; gives messages, and sets `gone` at the end."""
+        messages: list[Message] = []
+        while not self.gone:
+            try:
+                data = self.sock.recv(_BIG)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            if not data:
+                self.gone = True
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            messages += [json.loads(line) for line in lines]
+        return messages
+
+    def tell(self, message: Message) -> None:
+        """Send a line; one that finds no room is left out, since the client does not read."""
+        with contextlib.suppress(OSError):
+            self.sock.send(json.dumps(message).encode() + b"\n")
+
+    def send(self, request: list[Any]) -> int | None:
+        """Send one request to the client's server; gives the status, None without an answer."""
+        method, path, body = request
+        try:
+            status, text = self._send(method, path, body)
+            if status == _FORBIDDEN and "CSRF" in text:
+                client = os.urandom(16).hex()
+                _, answer = self._send("GET", f"/csrf-token?client={client}", None)
+                token = json.loads(answer)["token"]
+                self._csrf = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": client}
+                status, _ = self._send(method, path, body)
+        except Exception:  # noqa: BLE001 - no answer, or none that makes sense: tried again later
+            return None
+        return status
+
+    def _send(self, method: str, path: str, body: Any) -> tuple[int, str]:
+        headers = {"Content-Type": "application/json", **self._server["headers"], **self._csrf}
+        connection, prefix = _connect(self._server)
+        try:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, prefix + path, text, headers)
+            reply = connection.getresponse()
+            return reply.status, reply.read(_BIG).decode("utf-8", "replace")
+        finally:
+            connection.close()
+
+
+def _connect(server: Message) -> tuple[http.client.HTTPConnection, str]:
+    """Prepare a connection to a server, through its proxy; gives what goes before paths, too."""
+    import http.client  # only when there is something to do: it doubles the guard's size
+
+    host, port, proxy = server["host"], server["port"], server["proxy"]
+    seconds = server["timeout_seconds"]
+    if not server["tls"]:
+        if proxy:
+            return http.client.HTTPConnection(proxy[0], proxy[1], timeout=seconds), server["url"]
+        return http.client.HTTPConnection(host, port, timeout=seconds), server["prefix"]
+    import ssl
+
+    context = ssl.create_default_context(cafile=server["cafile"])
+    first, at = proxy or (host, port)
+    connection = http.client.HTTPSConnection(first, at, timeout=seconds, context=context)
+    if proxy:
+        connection.set_tunnel(host, port)
+    return connection, server["prefix"]
+
+
+class Guard:
+    """All clients, and the one loop that serves them."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._clients: set[Client] = set()
+        self._selector = selectors.DefaultSelector()
+        self._door: socket.socket | None = None
+        self._welcome(sock)
+
+    def run(self) -> None:
+        """Serve until nobody and nothing is left."""
+        while self._clients:
+            wait = max(self._next_due() - read_clock(), 0.0)
+            for key, _ in self._selector.select(None if wait == _INFINITY else wait):
+                if key.data is None:
+                    self._answer_door()
+                elif not key.data.gone:
+                    self._listen(key.data, ended=key.fileobj is not key.data.sock)
+            self._act()
+
+    def _welcome(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        client = Client(sock)
+        self._clients.add(client)
+        self._selector.register(sock, selectors.EVENT_READ, client)
+        if client.process is not None:
+            self._selector.register(client.process, selectors.EVENT_READ, client)
+
+    def _listen(self, client: Client, *, ended: bool) -> None:
+        for message in client.hear():
+            client.take_in(message)
+            if message["op"] == "listen" and self._door is None:
+                self._open_door(message["address"])
+        if client.gone or ended:
+            self._part_from(client)
+
+    def _part_from(self, client: Client) -> None:
+        client.gone, now = True, read_clock()
+        self._selector.unregister(client.sock)
+        client.sock.close()
+        if client.process is not None:
+            self._selector.unregister(client.process)
+            os.close(client.process)
+        for hold in client.holds.values():
+            hold.orphaned(now)
+        if not client.holds:
+            self._clients.discard(client)
+
+    def _open_door(self, address: str) -> None:
+        """Let children of a client find the guard; only Linux has addresses without files."""
+        door = socket.socket(socket.AF_UNIX)
+        try:
+            door.bind("\0" + address)
+        except OSError:  # a guard before this one is not quite gone, or nobody may listen here
+            door.close()
+            return
+        door.listen(64)
+        door.setblocking(False)
+        self._door = door
+        self._selector.register(door, selectors.EVENT_READ, None)
+
+    def _answer_door(self) -> None:
+        assert self._door is not None
+        with contextlib.suppress(OSError):
+            sock, _ = self._door.accept()
+            if _peer(sock)[1] == os.getuid():
+                self._welcome(sock)
+            else:
+                sock.close()
+
+    def _next_due(self) -> float:
+        return min((at for at, _, _, _ in self._plans()), default=_INFINITY)
+
+    def _plans(self) -> Iterator[tuple[float, int, Client, int]]:
+        """List what is to be done: when, for which client, about what."""
+        for client in self._clients:
+            for key, hold in client.holds.items():
+                yield hold.due if client.gone else hold.stale_at(), id(hold), client, key
+
+    def _act(self) -> None:
+        """Do the one thing that has been due for longest."""
+        plan = min(self._plans(), default=None)
+        if plan is None or plan[0] > read_clock():
+            return
+        _, _, client, key = plan
+        if client.gone:
+            self._give_back(client, key)
+        else:
+            self._renew(client, key)
+
+    def _give_back(self, client: Client, key: int) -> None:
+        """Try to give back what a client that is gone held."""
+        hold = client.holds[key]
+        status, now = client.send(hold.release), read_clock()
+        settled = status in _OK or status in _GONE
+        if settled and hold.in_motion:  # the client's own request may still arrive after ours
+            hold.in_motion, hold.due = False, now + LONG_MOMENT_SECONDS
+        elif settled or now >= hold.until:
+            del client.holds[key]
+            if not client.holds:
+                self._clients.discard(client)
+        else:
+            hold.failed(now)
+
+    def _renew(self, client: Client, key: int) -> None:
+        """Renew what a living client lets go stale."""
+        hold = client.holds[key]
+        sent_at = read_clock()
+        assert hold.renewal is not None
+        status = client.send(hold.renewal)
+        if status == _DONE:
+            hold.sent_at, hold.pause = sent_at, FIRST_PAUSE_SECONDS
+            client.tell({"op": "renewed", "id": key, "sent_at": sent_at})
+        elif status in _GONE:
+            hold.due = _INFINITY  # its client will find out, and decide
+        else:
+            hold.failed(read_clock())
+
+
+def _peer(sock: socket.socket) -> tuple[int, int, int]:
+    """Say who is at the other end: pid, uid, gid."""
+    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid, gid
+
+
+def _watch_process(sock: socket.socket) -> int | None:
+    """Open a descriptor that is readable when a client's process has ended; None: not here."""
+    try:
+        return os.pidfd_open(_peer(sock)[0])
+    except (AttributeError, OSError):
+        return None
+
+
+def _forget_the_rest(keep: int) -> None:
+    """Close what was inherited, whatever it is, and leave the folder one was started in."""
+    os.closerange(3, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    os.chdir("/")
+
+
+def main() -> None:
+    """Run the guard on the socket whose descriptor is the first argument."""
+    fd = int(sys.argv[1])
+    # Ctrl-C, a hang-up or the end of a service are for the clients. The guard ends after them.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _forget_the_rest(keep=fd)
+    Guard(socket.socket(fileno=fd)).run()
+
+
+if __name__ == "__main__":
+    main()

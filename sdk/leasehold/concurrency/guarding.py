@@ -1,0 +1,312 @@
+"""The keeper's end of the line to the guard: starts it, tells it what is held, starts it anew.
+
+Rules:
+
+1. The guard is started with the first slot, or found: a process that a guarded one has started
+   shares its guard.
+2. It is told of an acquire before that is sent, of a grant before anybody uses it, and of a release
+   before that is sent: whenever this process dies, the guard knows what there is to give back.
+3. When it is killed, another is started and told everything anew.
+4. Nothing here ever blocks: what the guard has no room for yet waits in a buffer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from leasehold.client.http import describe_way
+from leasehold.logging import get_logger
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from leasehold.client.wire import Request
+    from leasehold.concurrency.lease import Lease
+    from leasehold.settings import Settings
+
+log = get_logger("concurrency")
+
+#: Where the processes that this one starts find its guard. No secret: the guard asks who comes.
+ADDRESS_VARIABLE: Final = "LEASEHOLD_GUARD_ADDRESS"
+
+#: A guard that ends so soon after its start does not work here; so many in a row end the tries.
+_TOO_SOON_SECONDS: Final = 5.0
+_MOST_STARTS: Final = 3
+
+#: One that was found and is gone may be started anew by its own process: this long it is sought.
+_SEEK_SECONDS: Final = 1.0
+_SEEK_PAUSE_SECONDS: Final = 0.1
+
+#: What Python itself may need to start. Nothing else of the environment is the guard's business.
+_ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
+
+_BIG: Final = 1 << 16
+
+
+class Guarding:
+    """What a keeper tells the guard.
+
+    Args:
+        settings: where the server is, and whether there is to be a guard.
+        loop: the keeper's.
+        clock: see `lease.read_clock`; the guard reads the same.
+        on_renewed: told of a lease that the guard has renewed, and when.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        on_renewed: Callable[[Lease, float], None],
+    ) -> None:
+        # The ledger sees for itself which processes have ended.
+        self._wanted = settings.guard and settings.api_url is not None
+        self._settings = settings
+        self._loop = loop
+        self._clock = clock
+        self._on_renewed = on_renewed
+        self._serial = itertools.count(1)
+        self._told: dict[int, dict[str, Any]] = {}
+        self._leases: dict[int, Lease] = {}
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = bytearray()
+        self._rest = b""
+        self._started_at = 0.0
+        self._starts = 0
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a guard is running, as far as we know."""
+        return self._socket is not None
+
+    # -- what there is to give back
+
+    def expect(self, undo: Request | None) -> int:
+        """Note that an acquire is about to be sent; gives the number by which to speak of it."""
+        key = next(self._serial)
+        if undo is not None and self.is_there:
+            self._tell(key, _message(key, undo, in_motion=True))
+        return key
+
+    def keep(self, key: int, lease: Lease) -> None:
+        """Note that slots were granted; starts the guard, if it is the first time."""
+        release, renewal = lease.grant.release, lease.grant.renewal
+        if not self._wanted or release is None:
+            return
+        if not self.is_there:
+            self._start()
+        if self.is_there:
+            lease.guard_key, lease.guarded = key, True
+            self._leases[key] = lease
+            times = {"seconds": lease.request.lease_seconds, "sent_at": lease.term.sent_at}
+            self._tell(key, {**_message(key, release, renewal), **times})
+
+    def pass_on(self, lease: Lease, heir: Lease) -> None:
+        """Note that the same slots have another holder in this process."""
+        if lease.guard_key in self._leases:
+            heir.guard_key, heir.guarded = lease.guard_key, True
+            self._leases[lease.guard_key] = heir
+
+    def renewed(self, lease: Lease) -> None:
+        """Note a renewal."""
+        message = self._told.get(lease.guard_key)
+        if message is not None:
+            message["sent_at"] = lease.term.sent_at
+            self._send({"op": "renewed", "id": lease.guard_key, "sent_at": lease.term.sent_at})
+
+    def returning(self, lease: Lease) -> None:
+        """Note that a release is about to be sent."""
+        message = self._told.get(lease.guard_key)
+        if message is not None:
+            self._tell(lease.guard_key, {**message, "in_motion": True})
+
+    def drop(self, key: int) -> None:
+        """Note that there is nothing to give back any more."""
+        self._leases.pop(key, None)
+        if self._told.pop(key, None) is not None:
+            self._send({"op": "drop", "id": key})
+
+    # -- the process
+
+    def close(self) -> None:
+        """Part from the guard. What was not given back yet, it gives back."""
+        self._wanted = False
+        self._hang_up()
+        if self._process is not None:
+            os.environ.pop(ADDRESS_VARIABLE, None)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_SEEK_SECONDS)
+
+    def forget(self) -> None:
+        """Let go of the line in a forked child: it is the parent's, which may die before us."""
+        self._wanted = False
+        if self._socket is not None:
+            self._socket.close()
+
+    def _start(self) -> None:
+        self._started_at = self._clock()
+        try:
+            self._socket = self._found() or self._spawned()
+        except (OSError, ValueError, AttributeError) as error:
+            self._give_up(f"it cannot be started ({error})")
+            return
+        self._socket.setblocking(False)
+        self._loop.add_reader(self._socket, self._hear)
+        self._send({"op": "server", **describe_way(self._settings)})
+        if self._process is not None and sys.platform == "linux":
+            address = os.environ.setdefault(ADDRESS_VARIABLE, f"leasehold-{uuid.uuid4().hex}")
+            self._send({"op": "listen", "address": address})
+        for message in list(self._told.values()):
+            self._send(message)
+
+    @staticmethod
+    def _found() -> socket.socket | None:
+        """Connect to the guard of the process that started this one."""
+        address = os.environ.get(ADDRESS_VARIABLE)
+        if not address or sys.platform != "linux":
+            return None
+        line = socket.socket(socket.AF_UNIX)
+        try:
+            line.connect("\0" + address)
+            peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            if struct.unpack("3i", peer)[1] == os.getuid():  # it is about to be told keys
+                return line
+        except OSError:
+            pass
+        line.close()
+        return None
+
+    def _spawned(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
+            self._process = subprocess.Popen(  # noqa: S603 - our own file, and no shell
+                [*command, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            )
+        return ours
+
+    def _give_up(self, why: str) -> None:
+        self._wanted = False
+        for lease in self._leases.values():
+            lease.guarded = False
+        log.warning(
+            "No guard watches over this process: %s. If it is killed, its slots come back when "
+            "their leases have expired; on servers without leases they do not come back.",
+            why,
+        )
+
+    # -- the line
+
+    def _tell(self, key: int, message: dict[str, Any]) -> None:
+        self._told[key] = message
+        self._send(message)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._socket is not None:
+            waiting = bool(self._buffer)
+            self._buffer += json.dumps(message).encode() + b"\n"
+            if not waiting:
+                self._flush()
+
+    def _flush(self) -> None:
+        line = self._socket
+        if line is None:
+            return
+        self._loop.remove_writer(line)
+        try:
+            while self._buffer:
+                del self._buffer[: line.send(self._buffer)]
+        except BlockingIOError:
+            self._loop.add_writer(line, self._flush)
+        except OSError:
+            self._lost()
+
+    def _hear(self) -> None:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(_BIG)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            lease = self._leases.get(message["id"])
+            if lease is not None:
+                self._told[message["id"]]["sent_at"] = message["sent_at"]
+                self._on_renewed(lease, message["sent_at"])
+
+    def _hang_up(self) -> None:
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._socket.close()
+            self._socket = None
+        self._buffer.clear()
+        self._rest = b""
+
+    def _lost(self) -> None:
+        """The guard has ended before us: have another."""
+        self._hang_up()
+        found = self._process is None
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_SEEK_PAUSE_SECONDS)
+            self._process = None
+        if not self._wanted:
+            return
+        soon = self._clock() - self._started_at < _TOO_SOON_SECONDS
+        self._starts = self._starts + 1 if soon else 1
+        if self._starts > _MOST_STARTS:
+            self._give_up(f"it ended {_MOST_STARTS} times right after its start")
+        elif found:
+            self._seek(until=self._clock() + _SEEK_SECONDS)
+        else:
+            self._start()
+
+    def _seek(self, until: float) -> None:
+        """Look for the successor of a guard that another process had started, else start one."""
+        line = self._found()
+        if line is None and self._clock() < until:
+            self._loop.call_later(_SEEK_PAUSE_SECONDS, self._seek, until)
+            return
+        if line is not None:
+            line.close()
+        self._start()
+
+
+def _message(
+    key: int, release: Request, renewal: Request | None = None, *, in_motion: bool = False
+) -> dict[str, Any]:
+    return {
+        "op": "hold",
+        "id": key,
+        "release": [release.method, release.path, release.body],
+        "renewal": renewal and [renewal.method, renewal.path, renewal.body],
+        "in_motion": in_motion,
+        "seconds": 0.0,
+        "sent_at": 0.0,
+    }
