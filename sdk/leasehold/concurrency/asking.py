@@ -171,10 +171,10 @@ class Asker:
         self, undo: Request, key: int, request: SlotRequest, sent_at: float
     ) -> None:
         until = sent_at + request.lease_seconds
-        await self._tender.give_back(undo, until, request.label)
+        await self._tender.take_back(undo, until, request.label)
         self._guarding.drop(key)
         # Once more, later: the request may be under way still, and arrive after this.
-        again = self._tender.give_back(undo, until, request.label)
+        again = self._tender.take_back(undo, until, request.label)
         self._spawn(_later(self._connection.request_seconds, again))
 
     def _dismiss(self, queue: Queue[Acquisition], error: BaseException) -> None:

@@ -77,6 +77,7 @@ class Connection:
         self.lane = Lane()
         self.address = settings.address
         self.request_seconds = settings.request_timeout_seconds
+        self.outage_seconds = settings.outage_seconds
         self._settings = settings
         self._clock = clock
         self._open_api = open_api

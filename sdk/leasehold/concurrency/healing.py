@@ -3,10 +3,12 @@
 A server that is restarted loses its leases and keeps its counters (PROTOCOL.md, "Server defects"):
 the slots of a task that was running stay taken for ever. Rules:
 
-1. Only slots of this process's own leases are given back, and only those of a lease that was gone
-   before it could have expired: an expired one was counted down by the server itself.
-2. Where the server lists holders, it must count more slots than it has holders: the telling sign.
-   Slots without a holder are zombies, whoever left them, so nobody's slot is taken by mistake.
+1. Only as many slots are given back as this process's own lease had.
+2. The server lists the holders of a tag's slots. It must count more slots than it has holders: the
+   telling sign. Slots without a holder are zombies, whoever left them, so nobody's is taken.
+3. Of other limits it lists no holders. There the lease must have been gone before it could have
+   expired (an expired one was counted down by the server itself), and no release of it may have
+   been carried out.
 """
 
 from __future__ import annotations
@@ -30,9 +32,18 @@ _TRIES: Final = 8
 _PAUSE_SECONDS: Final = 0.5
 
 
-async def heal(lease: Lease, connection: Connection) -> None:
-    """Lower the counters that still count a lease which the server has forgotten."""
+async def heal(lease: Lease, connection: Connection, *, sure: bool = True) -> None:
+    """Lower the counters that still count a lease which the server has forgotten.
+
+    Args:
+        lease: the lease.
+        connection: how to reach the server.
+        sure: whether no release of it can have been carried out.
+    """
+    early = lease.remaining_of_grant() > 0
     for name in lease.limits:
+        if not name.startswith(TAG_PREFIX) and not (sure and early):
+            continue
         if await _lower(name, lease.request.slots, connection):
             log.info(
                 "The server at %s had forgotten the lease of %s and went on counting its slot of "

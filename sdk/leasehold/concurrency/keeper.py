@@ -362,18 +362,19 @@ class Keeper:
         alive = lease.term.remaining(now) > lease.request.lease_seconds / 3
         return young and alive and not self._closing
 
-    async def _give_back(self, lease: Lease) -> None:
-        release, expires_at = lease.grant.release, lease.term.sent_at + lease.term.seconds
+    async def _give_back(self, lease: Lease, *, forgotten: bool = False) -> None:
         self._guarding.returning(lease)
         try:
-            if release is not None:
-                await self._tender.give_back(release, expires_at, lease.request.label)
+            if forgotten:
+                await heal(lease, self._connection)
+            elif lease.grant.release is not None:
+                await self._tender.give_back(lease)
         finally:
             self._guarding.drop(lease.guard_key)
             self._turnstile.released(lease.request, lease.limits.keys())
             self._pump_soon()
 
-    def _lost(self, lease: Lease, early: bool) -> None:  # noqa: FBT001 - the tender calls it so
+    def _lost(self, lease: Lease, gone: bool) -> None:  # noqa: FBT001 - the tender calls it so
         """Decide what a loss means for the work."""
         acquisition = self._holders[lease]
         policy, reason = acquisition.on_lost, str(lease.lost_reason)
@@ -388,14 +389,12 @@ class Keeper:
         events.emit(lambda: events.Lost(**_facts(lease), reason=reason, renewed_seconds_ago=age))
         if policy == "cancel" and acquisition.on_cancel is not None:
             acquisition.on_cancel(lease)
-        self._spawn(self._after_loss(lease, acquisition, early=early), returns_slots=True)
+        self._spawn(self._after_loss(lease, acquisition, gone=gone), returns_slots=True)
 
-    async def _after_loss(self, lease: Lease, acquisition: Acquisition, *, early: bool) -> None:
+    async def _after_loss(self, lease: Lease, acquisition: Acquisition, *, gone: bool) -> None:
         """Make the server forget the old slots, then ask for new ones where that is the policy."""
-        if early:
-            await heal(lease, self._connection)
         # If only our renewals got lost, the server still counts the old lease against us.
-        await self._give_back(lease)
+        await self._give_back(lease, forgotten=gone)
         if acquisition.on_lost == "regain" and lease in self._holders and not self._closing:
             acquisition.waiter = Waiter(acquisition, self._clock())
             # First, because it is running already: whoever is let in before it is one too many.

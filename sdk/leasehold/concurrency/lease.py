@@ -203,6 +203,10 @@ class Lease:
         """Seconds since this piece of work got its slots."""
         return 0.0 if self._grant is None else self._clock() - self.entered_at
 
+    def remaining_of_grant(self) -> float:
+        """Seconds for which a server that has forgotten nothing counts the slots for certain."""
+        return self._term.sent_at + self._term.seconds - self._clock()
+
     def check(self) -> None:
         """Raise when the slots are lost.
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from leasehold.client import wire
 from leasehold.client.wire import Fate
+from leasehold.concurrency.healing import heal
 from leasehold.concurrency.lane import RELEASE
-from leasehold.exceptions import LeaseholdError
+from leasehold.exceptions import LeaseholdError, ServerUnreachableError
 from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from leasehold.concurrency.connection import Connection
     from leasehold.concurrency.lease import Lease
@@ -29,6 +30,9 @@ log = get_logger("concurrency")
 #: A release that fails is tried again after this long, doubled each time, up to the longest.
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
+
+#: A server needs longer than this to restart: what it confirmed so recently it has not forgotten.
+_CONFIRMED_SECONDS: Final = 5.0
 
 
 @dataclass(eq=False, slots=True)
@@ -46,6 +50,20 @@ class _Care:
         self.timers.clear()
 
 
+@dataclass(eq=False, slots=True)
+class _WayBack:
+    """How far a lease is on its way back.
+
+    Attributes:
+        confirmed_at: clock when a request was sent after which the server knew the lease.
+        certain: whether no release of it can have been carried out yet.
+    """
+
+    lease: Lease
+    confirmed_at: float
+    certain: bool = True
+
+
 class Tender:
     """All leases that this process holds.
 
@@ -54,7 +72,7 @@ class Tender:
         clock: see `lease.read_clock`.
         jitter: gives a number from 0 to 1.
         on_renewed: told of each renewal, and its round trip in seconds.
-        on_lost: told once for each lost lease, and whether the server forgot it before its time.
+        on_lost: told once for each lost lease, and whether the server does not know it any more.
     """
 
     def __init__(
@@ -103,31 +121,76 @@ class Tender:
             await asyncio.wait([care.renewal])
         return True
 
-    async def give_back(self, request: wire.Request, until: float, label: str) -> None:
-        """Send a release, or an undo, until it is answered or `until` has come."""
+    async def give_back(self, lease: Lease) -> None:
+        """Release a lease, and try again until the server has answered (rule 7).
+
+        A server that was restarted says "done" to the release of a lease that it has forgotten, and
+        goes on counting its slots. So a lease of which nothing was heard for a while is renewed
+        first: that tells.
+        """
+        way = _WayBack(lease, lease.term.sent_at)
+        until = lease.term.sent_at + lease.term.seconds
+        patience = self._clock() + self._connection.outage_seconds
+        await self._insist(
+            lambda: self._try_to_release(way), max(until, patience), lease.request.label
+        )
+
+    async def take_back(self, undo: wire.Request, until: float, label: str) -> None:
+        """Undo an acquire, and try again until that is answered or `until` has come."""
+
+        async def attempt() -> str | None:
+            return await self._released(undo)
+
+        await self._insist(attempt, until, label)
+
+    async def _insist(
+        self, attempt: Callable[[], Awaitable[str | None]], until: float, label: str
+    ) -> None:
+        """Call `attempt` until it gives no reason to call it again."""
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                async with self._connection.lane.turn(RELEASE):
-                    reply = await self._connection.send(request)
-                if wire.read_release(reply) is not Fate.UNKNOWN:
-                    return
-                reason = f"HTTP {reply.status}"
+                reason = await attempt()
             except LeaseholdError as error:
                 reason = str(error)
-            except Exception as error:  # a fault of ours must not leave the slot behind (rule 6)
-                log.exception("Giving back the slot of %s failed in an unforeseen way.", label)
-                reason = repr(error)
+            if reason is None:
+                return
             if self._clock() + pause >= until:
                 log.warning(
-                    "The slot of %s could not be given back (%s); it is free again when its "
-                    "lease has expired.",
+                    "The slot of %s could not be given back (%s). If it is held by a lease, it is "
+                    "free again when that has expired.",
                     label,
                     reason,
                 )
                 return
             await asyncio.sleep(pause * (1 - 0.3 * self._jitter()))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _try_to_release(self, way: _WayBack) -> str | None:
+        grant = way.lease.grant
+        assert grant.release is not None
+        sent_at = self._clock()
+        if grant.renewal is not None and sent_at - way.confirmed_at > _CONFIRMED_SECONDS:
+            reply = await self._connection.send(grant.renewal)
+            fate = wire.read_renew(reply)
+            if fate is Fate.GONE:
+                await heal(way.lease, self._connection, sure=way.certain)
+                return None
+            if fate is Fate.UNKNOWN:
+                return f"HTTP {reply.status}"
+            way.confirmed_at = sent_at
+        before, way.certain = way.certain, False
+        try:
+            reason = await self._released(grant.release)
+        except ServerUnreachableError as error:
+            way.certain = before and not error.delivered
+            raise
+        return reason
+
+    async def _released(self, release: wire.Request) -> str | None:
+        async with self._connection.lane.turn(RELEASE):
+            reply = await self._connection.send(release)
+        return None if wire.read_release(reply) is not Fate.UNKNOWN else f"HTTP {reply.status}"
 
     def _plan(self, care: _Care, renew_at: float) -> None:
         care.stop()
@@ -161,8 +224,7 @@ class Tender:
         if self._cares.get(lease) is not care:
             return  # let go, or lost and regained: the answer is about a lease of the past
         if fate is Fate.GONE:
-            early = self._clock() < lease.term.sent_at + lease.request.lease_seconds
-            self._lose(care, "the server does not know its lease any more", early=early)
+            self._lose(care, "the server does not know its lease any more", gone=True)
         elif fate is Fate.DONE:
             care.failures = 0
             lease.renewed(sent_at)
@@ -182,9 +244,9 @@ class Tender:
         else:
             self._plan(care, care.lease.term.deadline)  # the timer's clock ran ahead of ours
 
-    def _lose(self, care: _Care, reason: str, *, early: bool = False) -> None:
+    def _lose(self, care: _Care, reason: str, *, gone: bool = False) -> None:
         care.stop()
         if care.lease.declare_lost(reason):
             del self._cares[care.lease]
-            self._on_lost(care.lease, early)
+            self._on_lost(care.lease, gone)
         # Otherwise its work has just ended: the release is on its way, and will let it go.

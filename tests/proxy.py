@@ -1,0 +1,199 @@
+"""A proxy on 127.0.0.1 that can do to requests what networks and servers do to them.
+
+It stands between the code under test and a real server, understands just enough HTTP to tell one
+request from the next, and asks a `Plan` what to do with each. Everything runs on one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import random
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+START_SECONDS = 10.0
+
+
+class Fault(enum.Enum):
+    """What may happen to a request."""
+
+    NONE = "it is passed on"
+    CUT = "the connection is cut before the server sees it"
+    DROP = "the server acts, and the reply is lost"
+    DELAY = "the reply takes a while"
+    BLACK_HOLE = "no answer ever comes"
+    IDLE_CUT = "it is answered, and the connection is cut right after"
+    STATUS_429 = "too many requests"
+    STATUS_500 = "internal server error"
+    STATUS_503 = "service unavailable"
+
+
+_ANSWERS = {
+    Fault.STATUS_429: b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 0.2\r\ncontent-length: 0\r\n\r\n",
+    Fault.STATUS_500: b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
+    Fault.STATUS_503: b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request on its way."""
+
+    method: str
+    path: str
+
+
+Plan = "Callable[[Seen], Fault]"
+
+
+def passing(_: Seen) -> Fault:
+    """Let everything through."""
+    return Fault.NONE
+
+
+def sometimes(*faults: Fault, share: float, seed: int) -> Callable[[Seen], Fault]:
+    """Have faults happen to a share of the requests, by a random source of its own."""
+    rng = random.Random(seed)
+    return lambda _: rng.choice(faults) if rng.random() < share else Fault.NONE
+
+
+@dataclass
+class Proxy:
+    """The proxy; used as a context manager.
+
+    Attributes:
+        target: the address of the real server's API.
+        plan: what happens to each request; may be exchanged at any time.
+        delay_seconds: how long `Fault.DELAY` takes.
+        seen: all requests so far, with what happened to them.
+    """
+
+    target: str
+    plan: Callable[[Seen], Fault] = passing
+    delay_seconds: float = 0.5
+    seen: list[tuple[Seen, Fault]] = field(default_factory=list)
+    down: bool = False
+
+    @property
+    def url(self) -> str:
+        """What PREFECT_API_URL is set to."""
+        return f"http://127.0.0.1:{self._port}/api"
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._open: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
+        self._thread.start()
+        assert self._started.wait(START_SECONDS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join(START_SECONDS)
+
+    def count(self, fault: Fault) -> int:
+        """Say how often a fault has happened."""
+        return sum(happened is fault for _, happened in self.seen)
+
+    def requests(self, part: str) -> int:
+        """Say how many requests had `part` in their path."""
+        return sum(part in seen.path for seen, _ in self.seen)
+
+    def go_down(self) -> None:
+        """Refuse everything from now on, and cut what is open: an outage."""
+        self.down = True
+        self._loop.call_soon_threadsafe(self._cut_all)
+
+    def come_back(self) -> None:
+        """End the outage."""
+        self.down = False
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._end = asyncio.Event()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._port = int(server.sockets[0].getsockname()[1])
+        self._started.set()
+        await self._end.wait()
+        server.close()
+        self._cut_all()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        await server.wait_closed()
+
+    def _cut_all(self) -> None:
+        for task in self._open:
+            task.cancel()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            while not self.down and await self._exchange(reader, writer):
+                pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._open.discard(task)
+            writer.transport.abort()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Serve one request; False: the connection is at its end."""
+        raw = await _read_message(reader)
+        method, path = raw.split(b" ", 2)[:2]
+        seen = Seen(method.decode(), path.decode())
+        fault = self.plan(seen)
+        self.seen.append((seen, fault))
+        if fault is Fault.CUT:
+            return False
+        if fault is Fault.BLACK_HOLE:
+            await reader.read()  # until the other side has had enough
+            return False
+        if fault in _ANSWERS:
+            writer.write(_ANSWERS[fault])
+            await writer.drain()
+            return True
+        reply = await self._ask_server(raw)
+        if fault is Fault.DROP:
+            return False
+        if fault is Fault.DELAY:
+            await asyncio.sleep(self.delay_seconds)
+        writer.write(reply)
+        await writer.drain()
+        return fault is not Fault.IDLE_CUT
+
+    async def _ask_server(self, raw: bytes) -> bytes:
+        where = urlsplit(self.target)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        try:
+            writer.write(raw)
+            await writer.drain()
+            return await _read_message(reader)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def _read_message(reader: asyncio.StreamReader) -> bytes:
+    """Read a request or a reply whole; these servers and clients say how long it is."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = 0
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            length = int(line.split(b":", 1)[1])
+        assert not line.startswith(b"transfer-encoding:"), "the proxy knows no chunks"
+    return head + (await reader.readexactly(length) if length else b"")
