@@ -161,6 +161,12 @@ class Work:
             self.state = "ended"
             self._process.keeper.abandon(self.acquisition)
 
+    def interrupt(self) -> None:
+        """End as by Ctrl-C in the wait: without knowing whether slots were granted meanwhile."""
+        self._process.running.pop(self, None)
+        self.state = "ended"
+        self._process.keeper.abandon(self.acquisition)
+
     def _begin(self) -> None:
         if self.state != "waiting":
             return

@@ -33,6 +33,9 @@ from concurrency.simulated_server import (
 )
 from concurrency.simulation import Process, Work, World
 
+#: Passing takes seconds; a failure takes minutes to be shrunk to its shortest form.
+pytestmark = pytest.mark.timeout(600)
+
 #: Moments that matter: the network's own delays, a poll, a renewal, a deadline, an expiry.
 PAUSES = st.sampled_from([0.0, 0.001, 0.002, 0.004, 0.1, 1.0, 5.0, 18.0, 39.0, 57.0, 60.0, 120.0])
 
@@ -121,6 +124,13 @@ class Interleavings(RuleBasedStateMachine):
             self.world.at(pause, work.finish)
         else:
             work.finish()
+
+    @precondition(lambda self: self.works)
+    @rule(which=st.integers(0, 99), pause=PAUSES)
+    def interrupt(self, which: int, pause: float) -> None:
+        """Interrupt a wait, which may have been granted by then."""
+        work = self.works[which % len(self.works)]
+        self.world.at(pause, work.interrupt)
 
     @precondition(lambda self: self.world.running())
     @rule(which=st.integers(0, 99))

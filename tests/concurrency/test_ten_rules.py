@@ -306,7 +306,7 @@ def test_rule_8_cancelled_at_any_moment_an_acquire_leaves_nothing(
         world.server.order("acquire", fault)
         work = world.process().work("database")
         world.run(moment)
-        work.finish()
+        work.interrupt()
         world.run(25)
         assert world.server.used("tag:database") == 0
         assert world.processes[0].books() == {}
