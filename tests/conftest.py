@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from servers import PrefectServer
+from servers import PrefectServers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from servers import PrefectServer
 
 pytest_plugins: list[str] = []
 
+NEWEST: Final = "3.8.8"
+
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[PrefectServer]:
-    """The real server that tests share; started when the first one asks."""
-    server = PrefectServer("3.8.8").start()
-    yield server
-    server.stop()
+def server_of(request: pytest.FixtureRequest) -> Iterator[Callable[[str], PrefectServer]]:
+    """The real server of a version, shared by all tests; started when the first one asks.
+
+    Tests name what they need in their marker, `pytest.mark.server("3.4.25")`, so that all servers
+    of a run start at the same time.
+    """
+    needed = {
+        version
+        for item in request.session.items
+        for mark in item.iter_markers("server")
+        for version in mark.args
+    }
+    servers = PrefectServers(needed)
+    yield servers.of
+    servers.stop()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(server_of: Callable[[str], PrefectServer]) -> PrefectServer:
+    """The newest one, which most tests use."""
+    return server_of(NEWEST)
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +71,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that talks to a real server, and give it time for the server to start."""
     for item in items:
         if "prefect_server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.server)
+            item.add_marker(pytest.mark.server(NEWEST))
         if item.get_closest_marker("server") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(300))

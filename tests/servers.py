@@ -16,7 +16,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,7 +26,8 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from concurrent.futures import Future
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CACHE: Final = ROOT / ".cache" / "servers"
@@ -153,6 +156,35 @@ class PrefectServer:
             "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "1",
             **self.env,
         }
+
+
+class PrefectServers:
+    """One server of each version that a run needs; all are started at once, when one is asked for.
+
+    Args:
+        needed: versions that will be asked for sooner or later.
+    """
+
+    def __init__(self, needed: Iterable[str]) -> None:
+        self._needed = set(needed)
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(max_workers=len(VERSIONS))
+        self._started: dict[str, Future[PrefectServer]] = {}
+
+    def of(self, version: str) -> PrefectServer:
+        """Give the running server of a version."""
+        with self._lock:
+            for one in sorted({version} | self._needed):
+                if one not in self._started:
+                    self._started[one] = self._pool.submit(PrefectServer(one).start)
+        return self._started[version].result()
+
+    def stop(self) -> None:
+        """End all of them."""
+        for started in self._started.values():
+            if started.exception() is None:
+                started.result().stop()
+        self._pool.shutdown()
 
 
 def _uv(*arguments: str) -> None:
