@@ -6,11 +6,18 @@
     ├── SettingsError               a setting or a profile that cannot be used
     ├── MissingContextError         something that needs a running flow or task was used outside one
     ├── UnsupportedOptionError      an option of Prefect's that this package does not have
+    ├── UnsupportedFeatureError     a method of Prefect's that this package does not have
+    ├── UnsupportedImportError      a module or name of Prefect's that this package does not have
+    ├── OptionError                 an option of `@task` or `@flow` out of its bounds
     ├── ParameterError              arguments that do not fit the function
     │   ├── ParameterBindError        too many, too few, unknown
     │   └── ParameterTypeError        of a type that the annotations forbid
     ├── CancelledRunError           the run was cancelled before it could finish
+    ├── RunTimeoutError             the run took longer than its `timeout_seconds`
     ├── UpstreamFailedError         an input of a task came from a run that failed
+    ├── DeadlockError               a task waits for one that can never get its slot
+    ├── UnpicklableError            work that cannot travel to another process
+    ├── WorkerDiedError             the process that ran a task ended under it
     ├── InvalidTagError             a tag or limit name that no server accepts
     ├── InvalidLimitError           a number that cannot be a limit's
     ├── ServerError                 the server at `address` …
@@ -88,6 +95,44 @@ class UnsupportedOptionError(LeaseholdError, TypeError):
         self.option = option
 
 
+class UnsupportedFeatureError(LeaseholdError, AttributeError):
+    """A method that Prefect has and this package has not.
+
+    Attributes:
+        feature: what was asked for.
+    """
+
+    def __init__(self, message: str, *, feature: str) -> None:
+        super().__init__(message)
+        self.feature = feature
+
+
+class UnsupportedImportError(LeaseholdError, ImportError):
+    """A module or a name that Prefect has and this package has not.
+
+    Attributes:
+        feature: what was to be imported, as `prefect.blocks.system.Secret`.
+    """
+
+    def __init__(self, message: str, *, feature: str) -> None:
+        super().__init__(message)
+        self.feature = feature
+
+
+class OptionError(LeaseholdError, ValueError):
+    """An option of `@task` or `@flow` that cannot be meant.
+
+    Attributes:
+        option: the option's name.
+        value: what was given.
+    """
+
+    def __init__(self, message: str, *, option: str, value: object) -> None:
+        super().__init__(message)
+        self.option = option
+        self.value = value
+
+
 class ParameterError(LeaseholdError, TypeError):
     """Arguments that do not fit the function they were given to."""
 
@@ -104,8 +149,64 @@ class CancelledRunError(LeaseholdError):
     """The run was cancelled before it could finish."""
 
 
+class RunTimeoutError(LeaseholdError, TimeoutError):
+    """The run took longer than its `timeout_seconds`.
+
+    Attributes:
+        timeout_seconds: the time that was allowed, in seconds.
+    """
+
+    def __init__(self, message: str, *, timeout_seconds: float) -> None:
+        super().__init__(message)
+        self.timeout_seconds = timeout_seconds
+
+
 class UpstreamFailedError(LeaseholdError):
     """A task did not start, because an input of it came from a run that failed."""
+
+
+class DeadlockError(LeaseholdError, RuntimeError):
+    """A task waits for one that can never start, because those who wait hold all slots it needs.
+
+    Attributes:
+        parent: the name of the run that waits.
+        child: the name of the run that it waits for.
+        tag: the tag whose slots are all held by runs that wait.
+    """
+
+    def __init__(self, message: str, *, parent: str, child: str, tag: str) -> None:
+        super().__init__(message)
+        self.parent = parent
+        self.child = child
+        self.tag = tag
+
+
+class UnpicklableError(LeaseholdError, TypeError):
+    """Work that cannot travel to another process.
+
+    Attributes:
+        task: the task's name.
+        parameter: the parameter that cannot be pickled; None: the function, or the result.
+    """
+
+    def __init__(self, message: str, *, task: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.task = task
+        self.parameter = parameter
+
+
+class WorkerDiedError(LeaseholdError):
+    """The process that ran a task ended under it.
+
+    Attributes:
+        pid: the process.
+        exit_code: its exit code; a negative number is the signal that ended it.
+    """
+
+    def __init__(self, message: str, *, pid: int, exit_code: int | None) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.exit_code = exit_code
 
 
 class InvalidTagError(LeaseholdError, ValueError):

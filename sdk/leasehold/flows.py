@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import time
-import uuid
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from leasehold.context import FlowRunContext, current_tags, entered
-from leasehold.exceptions import ParameterBindError, ParameterTypeError, UnsupportedOptionError
-from leasehold.logging import RunLogger, get_logger, set_up_console
-from leasehold.states import Cancelled, Completed, Crashed, Failed, State
+from leasehold import hooks, inputs, options, printing
+from leasehold.decorated import Decorated
+from leasehold.exceptions import OptionError, ParameterTypeError
+from leasehold.flow_runs import FlowRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterable
 
-    from typing_extensions import Self
-
+    from leasehold.context import FlowRunContext
+    from leasehold.states import State
     from leasehold.task_runners import TaskRunner
+
+    Hook = Callable[["Flow[..., Any]", FlowRunContext, State[Any]], Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+_HOOKS = ("on_completion", "on_failure", "on_cancellation", "on_crashed", "on_running")
 
 
-class Flow(Generic[P, R]):
+class Flow(Decorated, Generic[P, R]):
     """A function whose calls are flow runs; made by `@flow`, which documents the arguments.
 
     Attributes:
@@ -40,24 +41,56 @@ class Flow(Generic[P, R]):
         name: str | None = None,
         description: str | None = None,
         version: str | None = None,
-        flow_run_name: str | None = None,
+        flow_run_name: str | Callable[..., str] | None = None,
+        retries: int | None = None,
+        retry_delay_seconds: float | None = None,
+        timeout_seconds: float | None = None,
         task_runner: TaskRunner | type[TaskRunner] | None = None,
         validate_parameters: bool = True,
+        log_prints: bool | None = None,
+        on_completion: Iterable[Hook] | None = None,
+        on_failure: Iterable[Hook] | None = None,
+        on_cancellation: Iterable[Hook] | None = None,
+        on_crashed: Iterable[Hook] | None = None,
+        on_running: Iterable[Hook] | None = None,
     ) -> None:
-        if not callable(fn):
-            raise TypeError(f"@flow is for functions; got {fn!r}.")
-        functools.update_wrapper(self, fn)
-        self.fn = fn
-        self.name = name or getattr(fn, "__name__", type(fn).__name__).replace("_", "-")
-        self.description = description or inspect.getdoc(fn)
+        default = getattr(fn, "__name__", type(fn).__name__).replace("_", "-")
+        super().__init__(fn, kind="Flow", name=name or default, description=description)
+        who = self.owner
+        if self.isgenerator:
+            raise OptionError(
+                f"{who}: a flow cannot yield. Return a list, or yield from a task.",
+                option="fn",
+                value=fn,
+            )
         self.version = version
-        self.flow_run_name = flow_run_name
+        self.flow_run_name = options.check_template(
+            who, "flow_run_name", flow_run_name, self.signature
+        )
+        self.retries = options.check_retries(who, retries)
+        self.retry_delay_seconds = options.read_delays(who, retry_delay_seconds, 1)(1)
+        self.timeout_seconds = options.check_seconds(who, "timeout_seconds", timeout_seconds)
         self.task_runner = task_runner
         self.validate_parameters = validate_parameters
-        self.isasync = inspect.iscoroutinefunction(fn)
+        self.log_prints = log_prints
+        if log_prints:
+            printing.watch_prints()
+        self.on_completion_hooks = hooks.checked(who, "on_completion", on_completion)
+        self.on_failure_hooks = hooks.checked(who, "on_failure", on_failure)
+        self.on_cancellation_hooks = hooks.checked(who, "on_cancellation", on_cancellation)
+        self.on_crashed_hooks = hooks.checked(who, "on_crashed", on_crashed)
+        self.on_running_hooks = hooks.checked(who, "on_running", on_running)
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    def __call__(
+        self: Flow[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State[T]]: ...
 
     @overload
     def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State[R]: ...
@@ -65,12 +98,14 @@ class Flow(Generic[P, R]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow, wait for all its tasks, and give its result; an async flow is awaited.
 
-        Futures in what the function returns are replaced by their results.
+        A state that the function returns is the run's last one. Futures that it returns become
+        states, as with Prefect; a lone one gives its result.
 
         Args:
-            args: for the function.
+            args: for the function; futures among them are waited for and replaced by results.
             return_state: give the run's final state instead, whatever became of it.
-            kwargs: for the function.
+            wait_for: futures to wait for, whose results are not needed.
+            kwargs: for the function, like `args`.
 
         Raises:
             ParameterBindError: arguments that the function does not take.
@@ -78,36 +113,47 @@ class Flow(Generic[P, R]):
             Exception: what the function raised.
         """
         return_state = kwargs.pop("return_state", False)
+        for before in kwargs.pop("wait_for", None) or ():
+            inputs.resolve(before)
         if self.isasync:
-            return self._run_async(args, kwargs, return_state)
-        run = _FlowRun(self)
-        with run:
-            with run.parameters(args, kwargs) as (bound_args, bound_kwargs):
-                value = self.fn(*bound_args, **bound_kwargs)
-                run.drain().result()
-            run.returned(value)
-        return run.state if return_state else run.state.result()
+            return self._run_async(args, kwargs, return_state=return_state)
+        return FlowRun(self, args, kwargs).run().outcome(return_state=return_state)
 
     async def _run_async(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        return_state: bool,  # noqa: FBT001
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, return_state: bool
     ) -> Any:
-        from leasehold.concurrency.waiting import wait_async
+        run = await FlowRun(self, args, kwargs).run_async()
+        return run.outcome(return_state=return_state)
 
-        run = _FlowRun(self)
-        with run:
-            with run.parameters(args, kwargs) as (bound_args, bound_kwargs):
-                value = await self.fn(*bound_args, **bound_kwargs)  # type: ignore[misc]
-                await wait_async(run.drain())
-            run.returned(value)
-        return run.state if return_state else run.state.result()
+    def with_options(self, **changes: Any) -> Flow[P, R]:
+        """Make a copy with some options changed; they are those of `@flow`."""
+        same = {name: getattr(self, name) for name in OPTIONS if name not in _HOOKS}
+        same |= {name: list(getattr(self, f"{name}_hooks")) for name in _HOOKS}
+        return Flow(self.fn, **{**same, **options.only_supported("@flow", changes, OPTIONS)})
 
-    def with_options(self, **options: Any) -> Flow[P, R]:
-        """Make a copy with some options changed."""
-        same: dict[str, Any] = {name: getattr(self, name) for name in _OPTIONS}
-        return Flow(self.fn, **{**same, **_supported(options)})
+    def on_completion(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Have `hook` called when a run has ended well; to be used as a decorator."""
+        return self._add_hook("on_completion", hook)
+
+    def on_failure(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Have `hook` called when a run has failed for good; to be used as a decorator."""
+        return self._add_hook("on_failure", hook)
+
+    def on_cancellation(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Have `hook` called when a run was cancelled; to be used as a decorator."""
+        return self._add_hook("on_cancellation", hook)
+
+    def on_crashed(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Have `hook` called when a run was ended from outside; to be used as a decorator."""
+        return self._add_hook("on_crashed", hook)
+
+    def on_running(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Have `hook` called when an attempt begins; to be used as a decorator."""
+        return self._add_hook("on_running", hook)
+
+    def _add_hook(self, option: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+        getattr(self, f"{option}_hooks").extend(hooks.checked(self.owner, option, [hook]))
+        return hook
 
     def validated(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -118,10 +164,7 @@ class Flow(Generic[P, R]):
             ParameterBindError: arguments that the function does not take.
             ParameterTypeError: arguments that its annotations do not allow.
         """
-        try:
-            inspect.signature(self.fn).bind(*args, **kwargs)
-        except TypeError as error:
-            raise ParameterBindError(f"Flow {self.name!r}: {error}.") from None
+        self.check_arguments(args, kwargs)
         if not self.validate_parameters or not (args or kwargs):
             return args, kwargs
         import pydantic
@@ -130,11 +173,19 @@ class Flow(Generic[P, R]):
             converted: tuple[tuple[Any, ...], dict[str, Any]] = self._validator(*args, **kwargs)
         except pydantic.ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                f"{self._parameter(problem['loc'])}: {problem['msg']}"
                 for problem in error.errors(include_url=False)
             )
-            raise ParameterTypeError(f"Flow {self.name!r}: {problems}.") from error
+            raise ParameterTypeError(f"{self.owner}: {problems}.") from error
         return converted
+
+    def _parameter(self, where: tuple[int | str, ...]) -> str:
+        """Name the parameter of a problem, which pydantic may give by its position."""
+        first, *rest = where
+        names = list(self.signature.parameters)
+        if isinstance(first, int) and first < len(names):
+            first = names[first]
+        return ".".join(map(str, [first, *rest]))
 
     @functools.cached_property
     def _validator(self) -> Callable[..., Any]:
@@ -147,112 +198,26 @@ class Flow(Generic[P, R]):
         collect.__annotations__ = {
             name: kind for name, kind in self.fn.__annotations__.items() if name != "return"
         }
+        collect.__signature__ = self.signature  # type: ignore[attr-defined] # without `self`
         return pydantic.validate_call(config=pydantic.ConfigDict(arbitrary_types_allowed=True))(
             collect
         )
 
-    def __repr__(self) -> str:
-        return f"<Flow {self.name!r}>"
 
-
-class _FlowRun:
-    """One run of a flow."""
-
-    def __init__(self, flow: Flow[Any, Any]) -> None:
-        from leasehold.task_runners import ThreadPoolTaskRunner
-
-        set_up_console()
-        runner: Any = flow.task_runner or ThreadPoolTaskRunner
-        self._flow = flow
-        self._runner: TaskRunner = runner() if isinstance(runner, type) else runner.duplicate()
-        name = f"{flow.name}-{uuid.uuid4().hex[:4]}"
-        self.context = FlowRunContext(name=name, tags=current_tags(), task_runner=self._runner)
-        self.state: State[Any] = State.__new__(State)
-        self._began = time.monotonic()
-
-    @property
-    def log(self) -> RunLogger:
-        return RunLogger(get_logger("runs"), {"run": self.context})
-
-    @contextmanager
-    def parameters(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """Enter the run, with its validated arguments."""
-        args, kwargs = self._flow.validated(args, kwargs)
-        bound = inspect.signature(self._flow.fn).bind(*args, **kwargs)
-        bound.apply_defaults()
-        self.context.parameters = dict(bound.arguments)
-        if self._flow.flow_run_name is not None:
-            self.context.name = self._flow.flow_run_name.format(**self.context.parameters)
-        self.log.info("Started.")
-        with entered(self.context), self._runner:
-            yield args, kwargs
-
-    def drain(self) -> Any:
-        return self._runner.drain()
-
-    def returned(self, value: Any) -> None:
-        """Take in the function's value, and end well if all futures in it did."""
-        from leasehold.runs import find_futures, resolve
-
-        failed = [future for future in find_futures(value) if not future.state.is_completed()]
-        if failed:
-            error = failed[0].state.result(raise_on_failure=False)
-            self.state = Failed(message=f"{len(failed)} of its results failed.", data=error)
-            self.log.error("Failed: %s", self.state.message)
-            return
-        self.state = Completed(data=resolve(value))
-        self.log.info("Completed in %.1f s.", time.monotonic() - self._began)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> bool:
-        _flush_slots()
-        if error is None:
-            return False
-        message = f"{type(error).__name__}: {error}"
-        if isinstance(error, Exception):
-            self.state = Failed(message=message, data=error)
-            self.log.error("Failed with %s", message)
-            return True
-        make = Cancelled if isinstance(error, KeyboardInterrupt) else Crashed
-        self.state = make(message=message, data=error)
-        self.log.error("Ended by %s.", type(error).__name__)
-        return False
-
-
-def _flush_slots() -> None:
-    """Wait until what the flow's tasks released is free for others too."""
-    import sys
-
-    keepers = sys.modules.get("leasehold.concurrency.keeper")
-    keeper = keepers.running() if keepers is not None else None
-    if keeper is not None:
-        keeper.flush()
-
-
-_OPTIONS = (
+#: What `@flow` and `with_options` know.
+OPTIONS = (
     "name",
     "description",
     "version",
     "flow_run_name",
+    "retries",
+    "retry_delay_seconds",
+    "timeout_seconds",
     "task_runner",
     "validate_parameters",
+    "log_prints",
+    *_HOOKS,
 )
-
-
-def _supported(options: dict[str, Any]) -> dict[str, Any]:
-    for option in options:
-        if option not in _OPTIONS:
-            raise UnsupportedOptionError(
-                f"@flow has no option {option!r} here. It knows: {', '.join(_OPTIONS)}.",
-                option=option,
-            )
-    return options
 
 
 @overload
@@ -261,17 +226,28 @@ def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
 
 @overload
 def flow(
+    fn: None = None,
+    /,
     *,
     name: str | None = None,
     description: str | None = None,
     version: str | None = None,
-    flow_run_name: str | None = None,
+    flow_run_name: str | Callable[..., str] | None = None,
+    retries: int | None = None,
+    retry_delay_seconds: float | None = None,
+    timeout_seconds: float | None = None,
     task_runner: TaskRunner | type[TaskRunner] | None = None,
     validate_parameters: bool = True,
+    log_prints: bool | None = None,
+    on_completion: Iterable[Hook] | None = None,
+    on_failure: Iterable[Hook] | None = None,
+    on_cancellation: Iterable[Hook] | None = None,
+    on_crashed: Iterable[Hook] | None = None,
+    on_running: Iterable[Hook] | None = None,
 ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
 
 
-def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: D417 - by their names
+def flow(fn: Callable[..., Any] | None = None, /, **given: Any) -> Any:  # noqa: D417 - by their names
     """Make a function a flow.
 
     Example:
@@ -280,18 +256,30 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noq
         ...     load.map(paths).wait()
 
     Args:
-        fn: the function, sync or async.
+        fn: the function, sync or async; it may be a method.
         name: what messages call it; the function's name by default.
         description: for people; the docstring by default.
         version: for people.
-        flow_run_name: a template for the names of runs, as "etl-{day}".
+        flow_run_name: a template for the names of runs, as "etl-{day}", or a function that gives
+            one; it may take `parameters`, a dict.
+        retries: how often a run that raised starts again, from its beginning.
+        retry_delay_seconds: the pause before that, in seconds.
+        timeout_seconds: the most that one attempt may take, in seconds; what it can interrupt is
+            the same as for `@task`. The tasks that still run are interrupted too.
         task_runner: where submitted tasks run; threads by default.
         validate_parameters: check and convert arguments by the function's annotations.
+        log_prints: write what `print` prints to the log; None: as the calling run does.
+        on_completion: functions of flow, run and state, to be called when a run has ended well.
+        on_failure: likewise, when it has failed and is not retried.
+        on_cancellation: likewise, when it was cancelled, as by Ctrl-C.
+        on_crashed: likewise, when it was ended from outside, as by SystemExit.
+        on_running: likewise, when an attempt begins.
 
     Raises:
         UnsupportedOptionError: an option that only Prefect has.
+        OptionError: an option out of its bounds.
     """
-    _supported(options)
+    supported = options.only_supported("@flow", given, OPTIONS)
     if fn is None:
-        return functools.partial(Flow, **options)
-    return Flow(fn, **options)
+        return functools.partial(Flow, **supported)
+    return Flow(fn, **supported)

@@ -6,17 +6,26 @@ The names are Prefect's, so that annotations port with the first word of their i
 from __future__ import annotations
 
 import concurrent.futures
+import queue
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from leasehold.concurrency.waiting import wait_async
-from leasehold.states import Pending, State
+from leasehold import deadlocks
+from leasehold.concurrency.waiting import wait_async, wait_sync
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from leasehold.context import TaskRunContext
+    from leasehold.runs import TaskRun
+    from leasehold.states import State
 
 R = TypeVar("R")
+
+# Futures are many and their changes are short, so that one lock serves all of them.
+_lock = threading.Lock()
 
 
 class PrefectFuture(Generic[R]):
@@ -25,34 +34,46 @@ class PrefectFuture(Generic[R]):
     Example:
         >>> future = load.submit("a.csv")               # doctest: +SKIP
         >>> rows = future.result(timeout=60)
-
-    Attributes:
-        task_run_id: the run's id.
-        name: the run's name.
     """
 
-    def __init__(self, task_run_id: uuid.UUID, name: str) -> None:
-        self.task_run_id = task_run_id
-        self.name = name
-        self._state: State[Any] = Pending()
-        self._done: concurrent.futures.Future[State[Any]] = concurrent.futures.Future()
+    __slots__ = ("__weakref__", "_callbacks", "_context", "_ended", "_run")
+
+    def __init__(self, run: TaskRun) -> None:
+        self._run: TaskRun | None = run
+        self._context: TaskRunContext = run.context
+        self._ended = False
+        self._callbacks: list[Callable[[PrefectFuture[R]], object]] | None = None
+
+    @property
+    def task_run_id(self) -> uuid.UUID:
+        """The run's id."""
+        return self._context.id
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self._context.name
 
     @property
     def state(self) -> State[Any]:
         """What is known of the run now."""
-        return self._state
+        return self._context.state
 
     def done(self) -> bool:
         """Whether the run has ended."""
-        return self._done.done()
+        return self._ended
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until the run has ended, or for `timeout` seconds, whichever is first."""
-        concurrent.futures.wait([self._done], timeout)
+        """Wait until the run has ended, or for `timeout` seconds, whichever is first.
+
+        Raises:
+            DeadlockError: it never can, because its slots are held by those who wait for it.
+        """
+        _wait([self], timeout)
 
     async def wait_async(self) -> None:
-        """Wait until the run has ended, without blocking the event loop."""
-        await wait_async(self._done)
+        """Wait until the run has ended, without blocking the event loop; see `wait`."""
+        await wait_all_async([self])
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:  # noqa: FBT001, FBT002 - Prefect's signature
         """Wait for the run's result.
@@ -63,41 +84,59 @@ class PrefectFuture(Generic[R]):
 
         Raises:
             TimeoutError: the run has not ended in time; it goes on.
+            DeadlockError: it never can, because its slots are held by those who wait for it.
             Exception: what the run raised.
         """
-        try:
-            state = self._done.result(timeout)
-        except concurrent.futures.TimeoutError:
-            raise TimeoutError(f"{self.name} has not ended within {timeout:g} s.") from None
-        value: R = state.result(raise_on_failure=raise_on_failure)
+        if not _wait([self], timeout):
+            raise TimeoutError(f"{self.name} has not ended within {timeout:g} s.")
+        value: R = self.state.outcome(raise_on_failure=raise_on_failure)
         return value
 
     async def result_async(self, raise_on_failure: bool = True) -> R:  # noqa: FBT001, FBT002
         """Wait for the run's result without blocking the event loop; see `result`."""
         await self.wait_async()
-        return self.result(raise_on_failure=raise_on_failure)
+        value: R = self.state.outcome(raise_on_failure=raise_on_failure)
+        return value
 
-    def add_done_callback(self, function: Callable[[PrefectFuture[R]], None]) -> None:
+    def add_done_callback(self, function: Callable[[PrefectFuture[R]], object]) -> None:
         """Have `function` called with this future when the run has ended."""
-        self._done.add_done_callback(lambda _: function(self))
+        with _lock:
+            if not self._ended:
+                if self._callbacks is None:
+                    self._callbacks = []
+                self._callbacks.append(function)
+                return
+        function(self)
 
     def __repr__(self) -> str:
-        return f"<PrefectFuture {self.name}: {self._state.name}>"
+        return f"<PrefectFuture {self.name}: {self.state.name}>"
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError(f"The future of {self.name} cannot be pickled: pass its result instead.")
 
     # What follows is the run's.
 
-    def note(self, state: State[Any]) -> None:
-        """Show a new state; a final one, or one that no other can follow, ends the wait."""
-        self._state = state
+    @property
+    def run(self) -> TaskRun | None:
+        """The run, until it has ended."""
+        return self._run
 
-    def end(self, state: State[Any]) -> None:
-        """Show the last state, and wake whoever waits. Later ones change nothing."""
-        if not self._done.done():
-            self._state = state
-            self._done.set_result(state)
+    def end(self) -> None:
+        """Wake whoever waits; the run's state is its last one."""
+        with _lock:
+            if self._ended:
+                return
+            self._ended = True
+            callbacks, self._callbacks = self._callbacks, None
+            self._run = None
+        for function in callbacks or ():
+            function(self)
+
+    def forget_callback(self, function: Callable[[PrefectFuture[R]], object]) -> None:
+        """Do not call `function` after all."""
+        with _lock:
+            if self._callbacks and function in self._callbacks:
+                self._callbacks.remove(function)
 
 
 class PrefectFutureList(list[PrefectFuture[R]]):
@@ -105,7 +144,7 @@ class PrefectFutureList(list[PrefectFuture[R]]):
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until all runs have ended, or for `timeout` seconds, whichever is first."""
-        wait(self, timeout)
+        _wait(self, timeout)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[R]:  # noqa: FBT001, FBT002
         """Wait for all results, in the order of the inputs.
@@ -128,23 +167,25 @@ class PrefectFutureList(list[PrefectFuture[R]]):
         ]
 
 
-class DoneAndNotDone(NamedTuple):
+class DoneAndNotDoneFutures(NamedTuple):
     """What `wait` gives."""
 
     done: set[PrefectFuture[Any]]
     not_done: set[PrefectFuture[Any]]
 
 
-def wait(futures: Iterable[PrefectFuture[Any]], timeout: float | None = None) -> DoneAndNotDone:
+def wait(
+    futures: Iterable[PrefectFuture[Any]], timeout: float | None = None
+) -> DoneAndNotDoneFutures:
     """Wait until all runs have ended, or for `timeout` seconds, whichever is first.
 
     Example:
         >>> done, not_done = wait(load.map(paths), timeout=60)      # doctest: +SKIP
     """
     every = list(futures)
-    concurrent.futures.wait([future._done for future in every], timeout)
+    _wait(every, timeout)
     done = {future for future in every if future.done()}
-    return DoneAndNotDone(done, set(every) - done)
+    return DoneAndNotDoneFutures(done, set(every) - done)
 
 
 def as_completed(
@@ -159,10 +200,82 @@ def as_completed(
     Raises:
         TimeoutError: not all runs have ended in time; they go on.
     """
-    by_inner = {future._done: future for future in futures}
-    try:
-        for inner in concurrent.futures.as_completed(by_inner, timeout):
-            yield by_inner[inner]
-    except concurrent.futures.TimeoutError:
-        left = sum(not inner.done() for inner in by_inner)
-        raise TimeoutError(f"{left} of {len(by_inner)} runs have not ended in time.") from None
+    every = list(dict.fromkeys(futures))
+    ends_at = None if timeout is None else time.monotonic() + timeout
+    ended: queue.SimpleQueue[PrefectFuture[R]] = queue.SimpleQueue()
+    for future in every:
+        future.add_done_callback(ended.put)
+    for left in range(len(every), 0, -1):
+        remaining = None if ends_at is None else max(ends_at - time.monotonic(), 0.0)
+        try:
+            yield ended.get(timeout=remaining)
+        except queue.Empty:
+            raise TimeoutError(f"{left} of {len(every)} runs have not ended in time.") from None
+
+
+async def wait_all_async(futures: Sequence[PrefectFuture[Any]]) -> None:
+    """Wait until all runs have ended, without blocking the event loop."""
+    gate = _Gate(futures)
+    with deadlocks.watched(futures) as look, gate:
+        if look is None:
+            await wait_async(gate.future)
+            return
+        import anyio
+
+        while not gate.future.done():
+            with anyio.move_on_after(deadlocks.LOOK_SECONDS):
+                await wait_async(gate.future)
+            look()
+
+
+def _wait(futures: Sequence[PrefectFuture[Any]], timeout: float | None) -> bool:
+    """Wait for all; False when they have not ended in time."""
+    if all(future.done() for future in futures):
+        return True
+    ends_at = None if timeout is None else time.monotonic() + timeout
+    gate = _Gate(futures)
+    with deadlocks.watched(futures) as look, gate:
+        while True:
+            left = None if ends_at is None else max(ends_at - time.monotonic(), 0.0)
+            slice_ = left
+            if look is not None:
+                slice_ = min(
+                    deadlocks.LOOK_SECONDS, deadlocks.LOOK_SECONDS if left is None else left
+                )
+            try:
+                wait_sync(gate.future, slice_)
+            except concurrent.futures.TimeoutError:
+                if left is not None and slice_ == left:
+                    return False
+            else:
+                return True
+            if look is not None:
+                look()
+
+
+class _Gate:
+    """Opens when all of some futures are done."""
+
+    def __init__(self, futures: Sequence[PrefectFuture[Any]]) -> None:
+        self.future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._futures = futures
+        self._left = len(futures)
+        self._lock = threading.Lock()
+        if not futures:
+            self.future.set_result(None)
+
+    def __enter__(self) -> None:
+        for future in self._futures:
+            future.add_done_callback(self._one_is_done)
+
+    def __exit__(self, *_: object) -> None:
+        if not self.future.done():
+            for future in self._futures:
+                future.forget_callback(self._one_is_done)
+
+    def _one_is_done(self, _: PrefectFuture[Any]) -> None:
+        with self._lock:
+            self._left -= 1
+            last = not self._left
+        if last:
+            self.future.set_result(None)

@@ -2,17 +2,24 @@
 
 A `TaskRun` decides; who drives it only provides the waiting: a direct call waits where it stands, a
 task runner waits without a worker. An attempt's body runs inside its `Hold`; the pause before the
-next attempt is spent without one.
+next attempt, and the hooks that tell of the end, come after the slots were given back.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from leasehold import hooks, inputs, interrupts
 from leasehold.context import TaskRunContext, entered
-from leasehold.exceptions import UpstreamFailedError
+from leasehold.exceptions import (
+    CancelledRunError,
+    RunTimeoutError,
+    UpstreamFailedError,
+    WorkerDiedError,
+)
+from leasehold.interrupts import Interruptible
 from leasehold.logging import RunLogger, get_logger, set_up_console
 from leasehold.states import (
     AwaitingRetry,
@@ -21,20 +28,23 @@ from leasehold.states import (
     Crashed,
     Failed,
     NotReady,
-    Pending,
     Retrying,
     Running,
     State,
+    TimedOut,
 )
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
     from leasehold.concurrency.hold import Hold
     from leasehold.futures import PrefectFuture
     from leasehold.tasks import Task
+
+#: Called with every run that enters a state, on the thread where it does; for those who show it.
+observers: list[Callable[[TaskRun], None]] = []
 
 
 class TaskRun:
@@ -47,7 +57,15 @@ class TaskRun:
         tags: the tags it runs under.
         nested: whether it runs inside the code that called it, so that slots which that code holds
             are held already.
+
+    Attributes:
+        context: what its code and hooks see of it.
+        future: who waits for it, when it was submitted.
+        wants: the limits of which it waits for slots now.
+        delay_seconds: the pause before its next attempt.
     """
+
+    __slots__ = ("_in_body", "_nested", "cancelled", "context", "delay_seconds", "future", "wants")
 
     def __init__(
         self,
@@ -58,20 +76,28 @@ class TaskRun:
         tags: frozenset[str],
         nested: bool,
     ) -> None:
-        self.task = task
-        self.args, self.kwargs = args, kwargs
-        self.context = TaskRunContext(name=task.next_run_name(args, kwargs), tags=tags)
-        self.state: State[Any] = Pending()
+        self.context = TaskRunContext(task, task.next_run_name(), tags, (args, kwargs))
         self.future: PrefectFuture[Any] | None = None
+        self.wants: tuple[str, ...] = ()
         self.delay_seconds = 0.0
         self.cancelled = False
         self._nested = nested
         self._in_body = False
 
     @property
+    def task(self) -> Task[Any, Any]:
+        """What is run."""
+        return self.context.task
+
+    @property
+    def state(self) -> State[Any]:
+        """What is known of it now."""
+        return self.context.state
+
+    @property
     def ended(self) -> bool:
         """Whether no attempt is left to be made."""
-        return self.state.is_final() or self.state.name == "NotReady"
+        return _is_last(self.context.state)
 
     @property
     def log(self) -> RunLogger:
@@ -79,26 +105,43 @@ class TaskRun:
         return RunLogger(get_logger("runs"), {"run": self.context})
 
     def move(self, state: State[Any]) -> None:
-        """Go to another state, and show it."""
-        self.state = state
-        if self.future is not None:
-            if self.ended:
-                self.future.end(state)
-            else:
-                self.future.note(state)
+        """Go to another state, and tell whom it concerns. After the last one nothing changes."""
+        if self.ended:
+            return
+        self.context.state = state
+        for observer in observers:
+            observer(self)
+        task = self.context.task
+        if state.is_running():
+            hooks.call(task.on_running_hooks, task, self.context, state)
+        elif state.is_completed():
+            hooks.call(task.on_completion_hooks, task, self.context, state)
+        elif state.is_failed():
+            hooks.call(task.on_failure_hooks, task, self.context, state)
+        if _is_last(state) and self.future is not None:
+            self.future.end()
 
-    def resolve_inputs(self) -> bool:
-        """Replace futures by their results; False when one of them failed.
+    def prepare(self, wait_for: Iterable[Any] = ()) -> bool:
+        """Replace futures by their results, and name the run; False when it cannot start.
 
         Waits for futures that are not done; a task runner calls it when all are.
         """
+        args, kwargs = self.context.arguments
         try:
-            self.args = tuple(resolve(value) for value in self.args)
-            self.kwargs = {name: resolve(value) for name, value in self.kwargs.items()}
+            for before in wait_for:
+                inputs.resolve(before)
+            self.context.arguments = (
+                tuple([inputs.resolve(value) for value in args]) if args else args,
+                {name: inputs.resolve(value) for name, value in kwargs.items()},
+            )
+            if self.task.task_run_name is not None:
+                with entered(self.context):
+                    self.context.name = self.task.filled_run_name(self.context.parameters)
         except UpstreamFailedError as error:
             self.move(NotReady(message=str(error), data=error))
-        if self.ended:
-            self.log.error("Did not start: %s", self.state.message)
+            self.log.warning("Did not start: %s", error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the run's outcome
+            self.raised(error)
         return not self.ended
 
     def hold(self) -> Hold | None:
@@ -121,111 +164,80 @@ class TaskRun:
         )
 
     def started(self) -> None:
-        """Take in that the body starts now: inputs and slots are there."""
+        """Take in that the body starts now: inputs and slots are there.
+
+        Raises:
+            CancelledRunError: it was cancelled at the last moment.
+        """
+        if self.cancelled:
+            raise CancelledRunError(f"{self.context.name} was cancelled before it started.")
         self._in_body = True
         self.context.run_count += 1
         self.move(Running() if self.context.run_count == 1 else Retrying())
+
+    def returned(self, value: Any) -> None:
+        """Take in what the body gave; a state is what it says."""
+        if not isinstance(value, State):
+            self.move(Completed(data=value))
+        elif value.is_final():
+            self.move(value)
+        else:
+            self.move(Failed(message=f"It returned {value!r}, which is no last state."))
 
     def raised(self, error: BaseException) -> None:
         """Take in what an attempt raised, and decide whether there is another.
 
         Slots that cannot be had fail the run at once: retries are for the body.
         """
-        message = f"{type(error).__name__}: {error}"
         may_retry = self._in_body and not self.cancelled
         self._in_body = False
-        if _is_cancellation(error):
-            self.move(Cancelled(message=message, data=error))
-        elif not isinstance(error, Exception):
-            self.move(Crashed(message=message, data=error))
-        elif may_retry and self.context.run_count <= self.task.retries:
-            self.delay_seconds = self.task.retry_delay(self.context.run_count - 1)
-            self.log.warning(
-                "Attempt %d of %d failed with %s. The next one starts in %g s.",
-                self.context.run_count,
-                self.task.retries + 1,
-                message,
-                self.delay_seconds,
-            )
-            self.move(AwaitingRetry(message=message, data=error))
-        else:
-            self.move(Failed(message=message, data=error))
-            self.log.error("Failed with %s", message)
+        state = _state_of(error, self.cancelled)
+        if may_retry and isinstance(error, Exception) and not state.is_cancelled():
+            may_retry = self.context.run_count <= self.task.retries and self._wants_retry(state)
+            if may_retry:
+                self._wait_for_retry(state)
+                return
+        self.move(state)
+        if not state.is_cancelled():
+            self.log.error("Failed with %s", state.message)
 
-
-class Attempt(AbstractContextManager["Attempt"]):
-    """One attempt, the wait for its slots included: whatever it raises is the run's outcome.
-
-    Args:
-        run: whose attempt.
-        hold: slots that were waited for before; None: to be waited for here.
-    """
-
-    def __init__(self, run: TaskRun, hold: Hold | None = None) -> None:
-        self.value: Any = None
-        self._run = run
-        self._hold = hold
-        self._entered = entered(run.context)
-
-    @property
-    def hold(self) -> Hold | nullcontext[None]:
-        """The slots; a block that does nothing where no limit can apply."""
-        return self._hold or self._run.hold() or nullcontext()
-
-    def __enter__(self) -> Self:
-        self._entered.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        self._entered.__exit__(None, None, None)
-        if error is None:
-            self._run.move(Completed(data=self.value))
+    def _wants_retry(self, state: State[Any]) -> bool:
+        condition = self.task.retry_condition_fn
+        if condition is None:
+            return True
+        try:
+            return bool(hooks.finish(condition(self.task, self.context, state)))
+        except Exception:
+            self.log.exception("retry_condition_fn failed, so there is no retry.")
             return False
-        self._run.raised(error)
-        return isinstance(error, Exception)
+
+    def _wait_for_retry(self, state: State[Any]) -> None:
+        self.delay_seconds = self.task.delays(self.context.run_count)
+        self.log.warning(
+            "Attempt %d of %d failed with %s. The next one starts in %.3g s.",
+            self.context.run_count,
+            self.task.retries + 1,
+            state.message,
+            self.delay_seconds,
+        )
+        self.move(AwaitingRetry(message=state.message, data=state.data))
 
 
-def attempt(run: TaskRun, hold: Hold | None = None) -> None:
-    """Make one attempt of a task whose function is sync."""
-    with Attempt(run, hold) as this, this.hold:
-        run.started()
-        this.value = run.task.fn(*run.args, **run.kwargs)
+def _is_last(state: State[Any]) -> bool:
+    return state.is_final() or state.name == "NotReady"
 
 
-async def attempt_async(run: TaskRun, hold: Hold | None = None) -> None:
-    """Make one attempt of a task whose function is async."""
-    with Attempt(run, hold) as this:
-        async with this.hold:
-            run.started()
-            this.value = await run.task.fn(*run.args, **run.kwargs)
-
-
-def run_here(run: TaskRun) -> State[Any]:
-    """Run a task where it was called."""
-    set_up_console()
-    ready = run.resolve_inputs()
-    while ready and not run.ended:
-        time.sleep(run.delay_seconds)
-        attempt(run)
-    return run.state
-
-
-async def run_here_async(run: TaskRun) -> State[Any]:
-    """Run an async task where it was called."""
-    set_up_console()
-    ready = run.resolve_inputs()
-    while ready and not run.ended:
-        if run.delay_seconds:
-            import anyio
-
-            await anyio.sleep(run.delay_seconds)
-        await attempt_async(run)
-    return run.state
+def _state_of(error: BaseException, cancelled: bool) -> State[Any]:  # noqa: FBT001 - one caller
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, GeneratorExit):
+        return Completed(message="Its consumer wanted no more.")
+    if cancelled or isinstance(error, CancelledRunError) or _is_cancellation(error):
+        return Cancelled(message=message, data=error)
+    if isinstance(error, RunTimeoutError):
+        return TimedOut(message=message, data=error)
+    if isinstance(error, WorkerDiedError) or not isinstance(error, Exception):
+        return Crashed(message=message, data=error)
+    return Failed(message=message, data=error)
 
 
 def _is_cancellation(error: BaseException) -> bool:
@@ -236,39 +248,103 @@ def _is_cancellation(error: BaseException) -> bool:
     }
 
 
-def find_futures(value: Any) -> list[PrefectFuture[Any]]:
-    """Find the futures in an argument: itself, or inside lists, tuples, sets and dicts."""
-    from leasehold.futures import PrefectFuture
+class Attempt:
+    """One attempt, the wait for its slots included: whatever it raises is the run's outcome.
 
-    if isinstance(value, PrefectFuture):
-        return [value]
-    if isinstance(value, dict):
-        return [future for item in value.values() for future in find_futures(item)]
-    if type(value) in _COLLECTIONS or isinstance(value, list):
-        return [future for item in value for future in find_futures(item)]
-    return []
-
-
-_COLLECTIONS = frozenset({list, tuple, set, frozenset})
-
-
-def resolve(value: Any) -> Any:
-    """Replace the futures in an argument by their results.
-
-    Raises:
-        UpstreamFailedError: one of them failed.
+    Args:
+        run: whose attempt.
+        hold: slots that were waited for before; None: to be waited for here.
     """
-    if not find_futures(value):
-        return value
-    if isinstance(value, dict):
-        return {key: resolve(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [resolve(item) for item in value]
-    if type(value) in _COLLECTIONS:
-        return type(value)(resolve(item) for item in value)
-    value.wait()
-    if not value.state.is_completed():
-        raise UpstreamFailedError(
-            f"its input {value.name} is {value.state.name} ({value.state.message})."
-        )
-    return value.state.data
+
+    __slots__ = ("_entered", "_hold", "_run", "value")
+
+    def __init__(self, run: TaskRun, hold: Hold | None = None) -> None:
+        self.value: Any = None
+        self._run = run
+        self._hold = hold
+        self._entered = entered(run.context)
+
+    @property
+    def hold(self) -> Hold | nullcontext[None]:
+        """The slots; a block that does nothing where no limit can apply."""
+        return self._hold or self._run.hold() or _NOTHING
+
+    def __enter__(self) -> Self:
+        self._entered.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> bool:
+        try:
+            if error is None:
+                self._run.returned(self.value)
+                return False
+            self._run.raised(error)
+        finally:
+            self._entered.__exit__(None, None, None)
+        return isinstance(error, Exception)
+
+
+_NOTHING = nullcontext()
+
+
+def attempt(run: TaskRun, hold: Hold | None = None, body: Interruptible | None = None) -> None:
+    """Make one attempt of a task whose function is sync.
+
+    Args:
+        run: whose attempt.
+        hold: slots that were waited for before; None: to be waited for here.
+        body: through which it may be interrupted; None: only its own time limit may.
+    """
+    with Attempt(run, hold) as this, this.hold:
+        run.started()
+        task = run.context.task
+        args, kwargs = run.context.arguments
+        if body is None and task.timeout_seconds is None:
+            this.value = task.fn(*args, **kwargs)
+        else:
+            this.value = interrupts.call(
+                task.in_one_go,
+                args,
+                kwargs,
+                body=body or Interruptible(),
+                seconds=task.timeout_seconds,
+                who=run.context.name,
+            )
+
+
+async def attempt_async(run: TaskRun, hold: Hold | None = None) -> None:
+    """Make one attempt of a task whose function is async."""
+    with Attempt(run, hold) as this:
+        async with this.hold:
+            run.started()
+            task = run.context.task
+            args, kwargs = run.context.arguments
+            this.value = await interrupts.call_async(
+                task.in_one_go, args, kwargs, seconds=task.timeout_seconds, who=run.context.name
+            )
+
+
+def run_here(run: TaskRun, wait_for: Iterable[Any] = ()) -> State[Any]:
+    """Run a task where it was called."""
+    set_up_console()
+    ready = run.prepare(wait_for)
+    while ready and not run.ended:
+        if run.delay_seconds:
+            time.sleep(run.delay_seconds)
+        attempt(run)
+    return run.state
+
+
+async def run_here_async(run: TaskRun, wait_for: Iterable[Any] = ()) -> State[Any]:
+    """Run an async task where it was called."""
+    set_up_console()
+    ready = run.prepare(wait_for)
+    while ready and not run.ended:
+        if run.delay_seconds:
+            import anyio
+
+            await anyio.sleep(run.delay_seconds)
+        await attempt_async(run)
+    return run.state

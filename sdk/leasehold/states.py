@@ -1,15 +1,15 @@
 """What became of a run: a `State`, and functions that make one.
 
 The names are Prefect's, so that code which looks at states ports with the first word of its
-imports.
+imports. A flow or a task may return a state to say itself how it ended.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import enum
+import time
 import uuid
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from leasehold.exceptions import CancelledRunError, LeaseholdError
@@ -27,16 +27,13 @@ class StateType(str, enum.Enum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
     CRASHED = "CRASHED"
+    PAUSED = "PAUSED"
+    CANCELLING = "CANCELLING"
 
 
 _FINAL = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED})
 
 
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.timezone.utc)
-
-
-@dataclass(frozen=True, slots=True)
 class State(Generic[R]):
     """What became of a run.
 
@@ -45,25 +42,41 @@ class State(Generic[R]):
         >>> Completed(data=42).result()
         42
 
-    Attributes:
+    Args:
         type: the kind.
         name: the kind in words; more special than `type` ("Retrying", "NotReady").
         message: one line for people.
         data: the result of a completed run, the exception of a failed one.
-        timestamp: since when.
-        id: of this state.
     """
 
-    type: StateType
-    name: str = ""
-    message: str | None = None
-    data: Any = field(default=None, repr=False)
-    timestamp: dt.datetime = field(default_factory=_now, repr=False)
-    id: uuid.UUID = field(default_factory=uuid.uuid4, repr=False)
+    # A run goes through three of these, and may take no more than a few microseconds for all.
+    __slots__ = ("_id", "_seconds", "data", "message", "name", "type")
 
-    def __post_init__(self) -> None:
-        if not self.name:
-            object.__setattr__(self, "name", self.type.value.capitalize())
+    def __init__(
+        self,
+        type: StateType,  # noqa: A002 - Prefect's name
+        name: str | None = None,
+        message: str | None = None,
+        data: Any = None,
+    ) -> None:
+        self.type = StateType(type)
+        self.name = name or _NAMES[self.type]
+        self.message = message
+        self.data = data
+        self._seconds = time.time()
+        self._id: uuid.UUID | None = None
+
+    @property
+    def timestamp(self) -> dt.datetime:
+        """Since when."""
+        return dt.datetime.fromtimestamp(self._seconds, dt.timezone.utc)
+
+    @property
+    def id(self) -> uuid.UUID:
+        """The id of this state."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
 
     def is_scheduled(self) -> bool:
         """Whether the run is to start later."""
@@ -93,6 +106,14 @@ class State(Generic[R]):
         """Whether the run was cancelled."""
         return self.type is StateType.CANCELLED
 
+    def is_cancelling(self) -> bool:
+        """Whether the run is being cancelled."""
+        return self.type is StateType.CANCELLING
+
+    def is_paused(self) -> bool:
+        """Whether the run is paused; runs of this package never are."""
+        return self.type is StateType.PAUSED
+
     def is_final(self) -> bool:
         """Whether the run has ended."""
         return self.type in _FINAL
@@ -100,23 +121,63 @@ class State(Generic[R]):
     def result(self, raise_on_failure: bool = True) -> Any:  # noqa: FBT001, FBT002 - Prefect's
         """Give the result, or raise what the run raised.
 
+        In a running event loop it must be awaited, as with Prefect; see `outcome` for a method
+        that is the same everywhere.
+
         Args:
             raise_on_failure: False: give the exception instead of raising it.
 
         Raises:
             LeaseholdError: the run has not ended, or ended without saying why.
         """
+        if _in_event_loop():
+            return self.aresult(raise_on_failure)
+        return self.outcome(raise_on_failure=raise_on_failure)
+
+    async def aresult(self, raise_on_failure: bool = True) -> Any:  # noqa: FBT001, FBT002 - Prefect's
+        """Give the result where code is async; see `result`."""
+        return self.outcome(raise_on_failure=raise_on_failure)
+
+    def outcome(self, *, raise_on_failure: bool = True) -> Any:
+        """Give the result, or raise what the run raised; see `result`."""
         if self.type is StateType.COMPLETED:
             return self.data
-        error = self.data
-        if not self.is_final() and not isinstance(error, BaseException):
-            raise LeaseholdError(f"The run has not ended yet: it is {self.name}.")
-        if not isinstance(error, BaseException):
-            kind = CancelledRunError if self.is_cancelled() else LeaseholdError
-            error = kind(self.message or f"The run ended as {self.name}.")
+        error = self._error()
         if raise_on_failure:
             raise error
         return error
+
+    def _error(self) -> BaseException:
+        data = self.data
+        if isinstance(data, BaseException):
+            return data
+        if isinstance(data, State):
+            return data._error()  # noqa: SLF001 - another one of this class
+        for one in data if isinstance(data, (list, tuple, set, frozenset)) else ():
+            if isinstance(one, State) and not one.is_completed():
+                return one._error()  # noqa: SLF001 - likewise
+        if not self.is_final():
+            return LeaseholdError(f"The run has not ended yet: it is {self.name}.")
+        kind = CancelledRunError if self.is_cancelled() else LeaseholdError
+        return kind(self.message or f"The run ended as {self.name}.")
+
+    def __repr__(self) -> str:
+        return f"{self.name}({'' if self.message is None else repr(self.message)})"
+
+
+_NAMES = {kind: kind.value.capitalize() for kind in StateType}
+
+
+def _in_event_loop() -> bool:
+    import sys
+
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - public in asyncio's documentation
+
+
+def Scheduled(**kwargs: Any) -> State[Any]:  # noqa: N802 - Prefect's name
+    """Make a state of a run that is to start later."""
+    return State(StateType.SCHEDULED, **kwargs)
 
 
 def Pending(**kwargs: Any) -> State[Any]:  # noqa: N802 - Prefect's name
@@ -154,6 +215,11 @@ def Failed(**kwargs: Any) -> State[Any]:  # noqa: N802 - Prefect's name
     return State(StateType.FAILED, **kwargs)
 
 
+def TimedOut(**kwargs: Any) -> State[Any]:  # noqa: N802 - named like the others
+    """Make a state of a run that took longer than its `timeout_seconds`."""
+    return State(StateType.FAILED, **{"name": "TimedOut", **kwargs})
+
+
 def Crashed(**kwargs: Any) -> State[Any]:  # noqa: N802 - Prefect's name
     """Make a state of a run that was ended from outside its own code."""
     return State(StateType.CRASHED, **kwargs)
@@ -162,3 +228,8 @@ def Crashed(**kwargs: Any) -> State[Any]:  # noqa: N802 - Prefect's name
 def Cancelled(**kwargs: Any) -> State[Any]:  # noqa: N802 - Prefect's name
     """Make a state of a run that was cancelled."""
     return State(StateType.CANCELLED, **kwargs)
+
+
+def Cancelling(**kwargs: Any) -> State[Any]:  # noqa: N802 - Prefect's name
+    """Make a state of a run that is being cancelled."""
+    return State(StateType.CANCELLING, **kwargs)

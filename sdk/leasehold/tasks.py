@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from leasehold import runs
+from leasehold import generators, hooks, inputs, mapping, options, printing, runs
+from leasehold.annotations import unmapped
 from leasehold.context import check_tags, current_flow_run, current_tags
-from leasehold.exceptions import MissingContextError, ParameterBindError, UnsupportedOptionError
+from leasehold.decorated import Decorated
+from leasehold.exceptions import MissingContextError, OptionError
+from leasehold.futures import PrefectFuture, PrefectFutureList
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable
 
-    from leasehold.futures import PrefectFuture, PrefectFutureList
+    from leasehold.context import TaskRunContext
+    from leasehold.options import RetryDelay
     from leasehold.states import State
     from leasehold.task_runners import TaskRunner
+
+    Hook = Callable[["Task[..., Any]", TaskRunContext, State[Any]], Any]
+    RetryCondition = Callable[["Task[..., Any]", TaskRunContext, State[Any]], Any]
+
+__all__ = ["Task", "exponential_backoff", "task", "unmapped"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,18 +33,7 @@ T = TypeVar("T")
 OnLeaseLost = Literal["regain", "cancel", "ignore"]
 
 
-class unmapped(Generic[T]):  # noqa: N801 - the name flow authors know
-    """Mark an argument of `map` that is the same for every call.
-
-    Example:
-        >>> load.map(paths, table=unmapped("orders"))   # doctest: +SKIP
-    """
-
-    def __init__(self, value: T) -> None:
-        self.value = value
-
-
-class Task(Generic[P, R]):
+class Task(Decorated, Generic[P, R]):
     """A function whose calls are runs; made by `@task`, which documents the arguments.
 
     Attributes:
@@ -53,34 +50,72 @@ class Task(Generic[P, R]):
         description: str | None = None,
         tags: Iterable[str] | None = None,
         version: str | None = None,
-        task_run_name: str | None = None,
-        retries: int = 0,
-        retry_delay_seconds: float | Sequence[float] | Callable[[int], Sequence[float]] = 0,
+        task_run_name: str | Callable[..., str] | None = None,
+        retries: int | None = None,
+        retry_delay_seconds: RetryDelay | None = None,
+        retry_jitter_factor: float | None = None,
+        retry_condition_fn: RetryCondition | None = None,
+        timeout_seconds: float | None = None,
+        log_prints: bool | None = None,
+        on_completion: Iterable[Hook] | None = None,
+        on_failure: Iterable[Hook] | None = None,
+        on_running: Iterable[Hook] | None = None,
         on_lease_lost: OnLeaseLost | None = None,
     ) -> None:
-        if not callable(fn):
-            raise TypeError(f"@task is for functions; got {fn!r}.")
-        functools.update_wrapper(self, fn)
-        self.fn = fn
-        self.name = name or getattr(fn, "__name__", type(fn).__name__)
-        self.description = description or inspect.getdoc(fn)
+        super().__init__(fn, kind="Task", name=name, description=description)
+        who = self.owner
         self.tags = check_tags(tags)
         self.version = version
-        self.task_run_name = task_run_name
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ValueError(f"Task {self.name!r}: retries must be 0 or more; got {retries!r}.")
-        self.retries = retries
+        self.task_run_name = options.check_template(
+            who, "task_run_name", task_run_name, self.signature
+        )
+        self.retries = options.check_retries(who, retries)
         self.retry_delay_seconds = retry_delay_seconds
+        self.retry_jitter_factor = retry_jitter_factor
+        self.delays = options.read_delays(
+            who, retry_delay_seconds, self.retries, retry_jitter_factor
+        )
+        if retry_condition_fn is not None and not callable(retry_condition_fn):
+            raise OptionError(
+                f"{who}: retry_condition_fn must be a function; got {retry_condition_fn!r}.",
+                option="retry_condition_fn",
+                value=retry_condition_fn,
+            )
+        self.retry_condition_fn = retry_condition_fn
+        self.timeout_seconds = options.check_seconds(who, "timeout_seconds", timeout_seconds)
+        self.log_prints = log_prints
+        if log_prints:
+            printing.watch_prints()
+        self.on_completion_hooks = hooks.checked(who, "on_completion", on_completion)
+        self.on_failure_hooks = hooks.checked(who, "on_failure", on_failure)
+        self.on_running_hooks = hooks.checked(who, "on_running", on_running)
+        if on_lease_lost not in {None, "regain", "cancel", "ignore"}:
+            raise OptionError(
+                f"{who}: on_lease_lost must be 'regain', 'cancel' or 'ignore'; got "
+                f"{on_lease_lost!r}.",
+                option="on_lease_lost",
+                value=on_lease_lost,
+            )
         self.on_lease_lost = on_lease_lost
-        self.isasync = inspect.iscoroutinefunction(fn)
-        self._delays = self._read_delays()
+        self.in_one_go = _in_one_go(self)
         self._serial = itertools.count(1)
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     @overload
+    def __call__(
+        self: Task[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[True],
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, State[T]]: ...
+
+    @overload
     def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State[R]: ...
+
+    @overload
+    def __call__(self, *args: Any, wait_for: Iterable[Any], **kwargs: Any) -> R: ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task here, and give its result; an async task is awaited.
@@ -88,24 +123,53 @@ class Task(Generic[P, R]):
         Args:
             args: for the function.
             return_state: give the run's final state instead, whatever became of it.
+            wait_for: futures to wait for, whose results are not needed.
             kwargs: for the function.
 
         Raises:
+            ParameterBindError: arguments that the function does not take.
             Exception: what the function raised.
             ConcurrencySlotAcquisitionError: no slot could be had; see `leasehold.exceptions`.
         """
         return_state = kwargs.pop("return_state", False)
+        before = kwargs.pop("wait_for", None) or ()
         run = self._run(args, kwargs, nested=True)
+        if self.isgenerator:
+            start = generators.run_async_generator if self.isasync else generators.run_generator
+            return start(run, before)
         if self.isasync:
-            return self._call_async(run, return_state)
-        state = runs.run_here(run)
-        return state if return_state else state.result()
+            return self._call_async(run, before, return_state=return_state)
+        state = runs.run_here(run, before)
+        return state if return_state else state.outcome()
+
+    @overload
+    def submit(
+        self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> State[R]: ...
+
+    @overload
+    def submit(
+        self: Task[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> PrefectFuture[T]: ...
+
+    @overload
+    def submit(
+        self,
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> PrefectFuture[R]: ...
 
     def submit(
         self,
         *args: Any,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
         return_state: bool = False,
+        wait_for: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Have the flow's task runner run the task, and go on.
@@ -116,26 +180,52 @@ class Task(Generic[P, R]):
 
         Args:
             args: for the function; futures among them are waited for and replaced by results.
-            wait_for: futures to wait for, whose results are not needed.
             return_state: wait for the run to end, and give its state instead of a future.
+            wait_for: a future, or several, to wait for, whose results are not needed.
             kwargs: for the function, like `args`.
 
         Raises:
             MissingContextError: no flow is running here.
+            ParameterBindError: arguments that the function does not take.
+            UnpicklableError: arguments that cannot travel to a process of `ProcessPoolTaskRunner`.
         """
-        future = self._runner("submit").submit(
-            self._run(args, kwargs, nested=False), wait_for=tuple(wait_for or ())
+        runner = self._runner("submit")
+        future = runner.submit(
+            self._run(args, kwargs, nested=False), wait_for=inputs.find(wait_for)
         )
         if return_state:
             future.wait()
             return future.state
-        return cast("PrefectFuture[R]", future)
+        return future
+
+    @overload
+    def map(
+        self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
+    ) -> list[State[R]]: ...
+
+    @overload
+    def map(
+        self: Task[P, Coroutine[Any, Any, T]],
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> PrefectFutureList[T]: ...
+
+    @overload
+    def map(
+        self,
+        *args: Any,
+        return_state: Literal[False] = False,
+        wait_for: Any = None,
+        **kwargs: Any,
+    ) -> PrefectFutureList[R]: ...
 
     def map(
         self,
         *args: Any,
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
         return_state: bool = False,
+        wait_for: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Submit the task once for each element of its arguments.
@@ -147,123 +237,115 @@ class Task(Generic[P, R]):
             args: iterables of the same length, one element for each call. What cannot be iterated
                 (and strings, bytes, dicts), and what is marked `unmapped`, is the same for every
                 call.
-            wait_for: futures to wait for, whose results are not needed.
             return_state: wait for all runs to end, and give their states instead of futures.
+            wait_for: a future, or several, to wait for, whose results are not needed.
             kwargs: like `args`.
 
         Raises:
             MissingContextError: no flow is running here.
             ParameterBindError: nothing to iterate over, or different lengths.
         """
-        from leasehold.futures import PrefectFutureList
-
         runner = self._runner("map")
-        before = tuple(wait_for or ())
-        futures: PrefectFutureList[R] = PrefectFutureList(
-            runner.submit(self._run(one_args, one_kwargs, nested=False), wait_for=before)
-            for one_args, one_kwargs in self._spread(args, kwargs)
+        before = inputs.find(wait_for)
+        futures: PrefectFutureList[Any] = PrefectFutureList(
+            runner.submit_all(
+                (
+                    self._run(one_args, one_kwargs, nested=False)
+                    for one_args, one_kwargs in mapping.spread(self.name, args, kwargs)
+                ),
+                wait_for=before,
+            )
         )
         if return_state:
             futures.wait()
             return [future.state for future in futures]
         return futures
 
-    def with_options(self, **options: Any) -> Task[P, R]:
-        """Make a copy with some options changed.
+    def with_options(self, **changes: Any) -> Task[P, R]:
+        """Make a copy with some options changed; they are those of `@task`.
 
         Example:
             >>> slow_load = load.with_options(tags=["database", "slow"])    # doctest: +SKIP
         """
-        same: dict[str, Any] = {name: getattr(self, name) for name in _OPTIONS}
-        return Task(self.fn, **{**same, **_supported(options)})
+        return Task(
+            self.fn, **{**self._options(), **options.only_supported("@task", changes, OPTIONS)}
+        )
 
-    def retry_delay(self, failures: int) -> float:
-        """Give the pause before the next attempt, in seconds; the last one of a list repeats."""
-        return self._delays[min(failures, len(self._delays) - 1)]
+    def on_completion(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Have `hook` called when a run has ended well; to be used as a decorator."""
+        self.on_completion_hooks += hooks.checked(self.owner, "on_completion", [hook])
+        return hook
 
-    def next_run_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Name the next run: by the template, or by counting."""
-        if self.task_run_name is None:
-            return f"{self.name}-{next(self._serial)}"
-        parameters = inspect.signature(self.fn).bind_partial(*args, **kwargs)
-        parameters.apply_defaults()
-        return self.task_run_name.format(**parameters.arguments)
+    def on_failure(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Have `hook` called when a run has failed for good; to be used as a decorator."""
+        self.on_failure_hooks += hooks.checked(self.owner, "on_failure", [hook])
+        return hook
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """Make methods work: a task looked up on an object is bound to it."""
-        if instance is None:
-            return self
-        bound: Task[Any, Any] = self.with_options()
-        bound.fn = self.fn.__get__(instance, owner)
-        return bound
+    def on_running(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Have `hook` called when an attempt begins; to be used as a decorator."""
+        self.on_running_hooks += hooks.checked(self.owner, "on_running", [hook])
+        return hook
 
-    def __repr__(self) -> str:
-        return f"<Task {self.name!r}>"
+    def next_run_name(self) -> str:
+        """Name the next run by counting; `task_run_name` names it when its inputs are there."""
+        return f"{self.name}-{next(self._serial)}"
 
-    async def _call_async(self, run: runs.TaskRun, return_state: bool) -> Any:  # noqa: FBT001
-        state = await runs.run_here_async(run)
-        return state if return_state else state.result()
+    def filled_run_name(self, parameters: dict[str, Any]) -> str:
+        """Name a run by `task_run_name`.
+
+        Raises:
+            OptionError: it gives no name.
+        """
+        assert self.task_run_name is not None
+        return options.fill_template(self.owner, "task_run_name", self.task_run_name, parameters)
+
+    def _options(self) -> dict[str, Any]:
+        hooks_ = ("on_completion", "on_failure", "on_running")
+        same = {name: getattr(self, name) for name in OPTIONS if name not in hooks_}
+        return {**same, **{name: list(getattr(self, f"{name}_hooks")) for name in hooks_}}
+
+    async def _call_async(
+        self, run: runs.TaskRun, wait_for: Iterable[Any], *, return_state: bool
+    ) -> Any:
+        state = await runs.run_here_async(run, wait_for)
+        return state if return_state else state.outcome()
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, nested: bool) -> runs.TaskRun:
+        self.check_arguments(args, kwargs)
+        tags = current_tags()
         return runs.TaskRun(
-            cast("Task[Any, Any]", self),
-            args,
-            kwargs,
-            tags=self.tags | current_tags(),
-            nested=nested,
+            self, args, kwargs, tags=self.tags | tags if tags else self.tags, nested=nested
         )
 
     def _runner(self, method: str) -> TaskRunner:
         flow_run = current_flow_run()
-        if flow_run is None or flow_run.task_runner is None:
+        if flow_run is None:
             raise MissingContextError(
                 f"{self.name}.{method}() needs a running flow, whose task runner runs it. Call it "
                 f"from a function decorated with @flow, or call {self.name}(...) directly."
             )
         return flow_run.task_runner
 
-    def _spread(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        columns = [_column(value) for value in args]
-        named = {name: _column(value) for name, value in kwargs.items()}
-        names = [*map(str, range(len(args))), *kwargs]
-        lengths = {
-            name: len(column)
-            for name, column in zip(names, [*columns, *named.values()], strict=True)
-            if isinstance(column, list)
-        }
-        if not lengths:
-            raise ParameterBindError(
-                f"{self.name}.map() needs at least one list (or other iterable) to map over."
-            )
-        if len(set(lengths.values())) > 1:
-            raise ParameterBindError(
-                f"{self.name}.map() needs lists of the same length; it got {lengths}. Mark what is "
-                "the same for every call with unmapped(...)."
-            )
-        return [
-            (
-                tuple(_element(column, index) for column in columns),
-                {name: _element(column, index) for name, column in named.items()},
-            )
-            for index in range(next(iter(lengths.values())))
-        ]
 
-    def _read_delays(self) -> list[float]:
-        given: Any = self.retry_delay_seconds
-        if callable(given):
-            given = given(self.retries)
-        delays = [float(delay) for delay in given] if isinstance(given, (list, tuple)) else None
-        delays = [float(given)] if delays is None else delays
-        if not delays or any(delay < 0 for delay in delays):
-            raise ValueError(
-                f"Task {self.name!r}: retry_delay_seconds must be 0 or more; got {given!r}."
-            )
-        return delays
+def _in_one_go(task: Task[Any, Any]) -> Callable[..., Any]:
+    """Give a function that runs the whole body: one that yields gives a list of its items."""
+    if not task.isgenerator:
+        return task.fn
+    if task.isasync:
+
+        async def collect_async(*args: Any, **kwargs: Any) -> list[Any]:
+            return [item async for item in task.fn(*args, **kwargs)]
+
+        return collect_async
+
+    def collect(*args: Any, **kwargs: Any) -> list[Any]:
+        return list(task.fn(*args, **kwargs))
+
+    return collect
 
 
-_OPTIONS = (
+#: What `@task` and `with_options` know.
+OPTIONS = (
     "name",
     "description",
     "tags",
@@ -271,18 +353,15 @@ _OPTIONS = (
     "task_run_name",
     "retries",
     "retry_delay_seconds",
+    "retry_jitter_factor",
+    "retry_condition_fn",
+    "timeout_seconds",
+    "log_prints",
+    "on_completion",
+    "on_failure",
+    "on_running",
     "on_lease_lost",
 )
-
-
-def _supported(options: dict[str, Any]) -> dict[str, Any]:
-    for option in options:
-        if option not in _OPTIONS:
-            raise UnsupportedOptionError(
-                f"@task has no option {option!r} here. It knows: {', '.join(_OPTIONS)}.",
-                option=option,
-            )
-    return options
 
 
 @overload
@@ -291,19 +370,28 @@ def task(fn: Callable[P, R], /) -> Task[P, R]: ...
 
 @overload
 def task(
+    fn: None = None,
+    /,
     *,
     name: str | None = None,
     description: str | None = None,
     tags: Iterable[str] | None = None,
     version: str | None = None,
-    task_run_name: str | None = None,
-    retries: int = 0,
-    retry_delay_seconds: float | Sequence[float] | Callable[[int], Sequence[float]] = 0,
+    task_run_name: str | Callable[..., str] | None = None,
+    retries: int | None = None,
+    retry_delay_seconds: RetryDelay | None = None,
+    retry_jitter_factor: float | None = None,
+    retry_condition_fn: RetryCondition | None = None,
+    timeout_seconds: float | None = None,
+    log_prints: bool | None = None,
+    on_completion: Iterable[Hook] | None = None,
+    on_failure: Iterable[Hook] | None = None,
+    on_running: Iterable[Hook] | None = None,
     on_lease_lost: OnLeaseLost | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
-def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noqa: D417 - by their names
+def task(fn: Callable[..., Any] | None = None, /, **given: Any) -> Any:  # noqa: D417 - by their names
     """Make a function a task.
 
     Example:
@@ -312,38 +400,53 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # noq
         ...     ...
 
     Args:
-        fn: the function, sync or async.
+        fn: the function, sync or async; it may yield, and it may be a method.
         name: what messages call it; the function's name by default.
         description: for people; the docstring by default.
         tags: every run takes a slot of each tag that has a limit.
         version: for people.
-        task_run_name: a template for the names of runs, as "load-{path}".
+        task_run_name: a template for the names of runs, as "load-{path}", or a function that
+            gives one; it may take `parameters`, a dict.
         retries: how often a run that raised starts again.
         retry_delay_seconds: the pause before that, in seconds; one number, one for each retry, or
             a function of `retries` that gives them. It is spent without slots.
+        retry_jitter_factor: the share by which that pause varies at random; 0.5: from half of it
+            to one and a half times.
+        retry_condition_fn: called with the task, the run and its failed state; a run is retried
+            only if it gives True.
+        timeout_seconds: the most that one attempt's body may take, in seconds; the wait for slots
+            does not count. An async body is cancelled. A sync one is interrupted at its next line
+            of Python; in the main thread also in calls that wait. In other threads a call that
+            blocks must return first.
+        log_prints: write what `print` prints to the log; None: as the flow does.
+        on_completion: functions of task, run and state, to be called when a run has ended well.
+        on_failure: likewise, when it has failed and is not retried.
+        on_running: likewise, when an attempt begins.
         on_lease_lost: what to do when a slot is lost under a running body: see `concurrency`.
 
     Raises:
         UnsupportedOptionError: an option that only Prefect has.
         InvalidTagError: a tag that is not a string.
-        ValueError: an option out of its bounds.
+        OptionError: an option out of its bounds.
     """
-    _supported(options)
+    supported = options.only_supported("@task", given, OPTIONS)
     if fn is None:
-        return functools.partial(Task, **options)
-    return Task(fn, **options)
+        return functools.partial(Task, **supported)
+    return Task(fn, **supported)
 
 
-def _column(value: Any) -> Any:
-    """Give a list to map over, or anything else to be the same for every call."""
-    from leasehold.futures import PrefectFuture
+def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
+    """Make pauses that double with each retry, for `retry_delay_seconds`.
 
-    if isinstance(value, PrefectFuture):
-        value = value.result()
-    if isinstance(value, (str, bytes, dict, unmapped)) or not hasattr(value, "__iter__"):
-        return value if isinstance(value, unmapped) else unmapped(value)
-    return list(value)
+    Example:
+        >>> exponential_backoff(10)(3)
+        [10, 20, 40]
 
+    Args:
+        backoff_factor: the first pause, in seconds.
+    """
 
-def _element(column: Any, index: int) -> Any:
-    return column.value if isinstance(column, unmapped) else column[index]
+    def delays(retries: int) -> list[float]:
+        return [backoff_factor * 2**retry for retry in range(retries)]
+
+    return delays

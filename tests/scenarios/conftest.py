@@ -19,7 +19,7 @@ _serial = itertools.count(1)
 @pytest.fixture(
     params=[
         "embedded",
-        pytest.param("server", marks=[pytest.mark.server, pytest.mark.timeout(300)]),
+        pytest.param("server", marks=[pytest.mark.server("3.8.8"), pytest.mark.timeout(300)]),
     ]
 )
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:

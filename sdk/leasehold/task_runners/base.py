@@ -7,28 +7,38 @@ for only while workers are free, so that this process does not sit on slots that
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextvars
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from leasehold import inputs, timers
 from leasehold.concurrency.lease import held
-from leasehold.exceptions import CancelledRunError, UpstreamFailedError
+from leasehold.exceptions import CancelledRunError
 from leasehold.futures import PrefectFuture
-from leasehold.logging import set_up_console
-from leasehold.runs import TaskRun, find_futures
-from leasehold.states import Cancelled, NotReady
+from leasehold.logging import get_logger, set_up_console
+from leasehold.states import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+    from contextvars import Context
     from types import TracebackType
 
     from typing_extensions import Self
 
     from leasehold.client.wire import SlotRequest
     from leasehold.concurrency.hold import Hold
+    from leasehold.runs import TaskRun
+
+log = get_logger("runs")
+
+#: So many runs at most stand in the keeper's queue for the same slots; the others stand in line
+#: here, where they cost less memory. More than can fall free at the same moment.
+MOST_ASKED: Final = 256
+
+#: Bodies that are interrupted by the end of their flow get this long to run their `finally`.
+GRACE_SECONDS: Final = 3.0
 
 
 class TaskRunner(ABC):
@@ -38,22 +48,33 @@ class TaskRunner(ABC):
         max_workers: how many bodies run at once.
     """
 
-    def __init__(self, max_workers: float) -> None:
+    def __init__(self, max_workers: int) -> None:
         self._max_workers = max_workers
         self._lock = threading.RLock()
-        self._open: set[_Submission] = set()
-        self._drained: concurrent.futures.Future[None] | None = None
+        self._open: dict[Submission, None] = {}
         self._busy = 0
         self._asked: Counter[SlotRequest] = Counter()
-        self._lines: dict[SlotRequest, deque[_Submission]] = {}
+        self._lines: dict[SlotRequest, deque[Submission]] = {}
+        self._none_open = threading.Condition(self._lock)
 
     @abstractmethod
     def execute(self, work: Callable[[], None]) -> None:
         """Have a worker call `work`, now or when one is free."""
 
     @abstractmethod
+    def attempt(self, submission: Submission) -> None:
+        """Make one attempt at a run, and set `submission.interrupt` for that time."""
+
+    @abstractmethod
     def duplicate(self) -> Self:
         """Make a fresh one of the same kind and size: each flow run has its own."""
+
+    @abstractmethod
+    def end_workers(self, *, wait: bool) -> None:
+        """Let the workers end; with `wait`, wait until they have."""
+
+    def check(self, run: TaskRun) -> None:  # noqa: B027 - most runners run everything
+        """Refuse a run that this runner cannot run."""
 
     def __enter__(self) -> Self:
         return self
@@ -64,15 +85,19 @@ class TaskRunner(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.shut_down(cancel=error is not None)
-
-    def shut_down(self, *, cancel: bool) -> None:
-        """End the workers; with `cancel`, what has not started never does."""
-        if cancel:
-            self.cancel_all()
+        if error is None:
+            self.end_workers(wait=True)
+        elif isinstance(error, Exception):
+            self.cancel_waiting()
+            self._wait(None)
+            self.end_workers(wait=True)
+        else:
+            self.interrupt()
+            self.end_workers(wait=False)
+        timers.rest()
 
     def submit(
-        self, run: TaskRun, wait_for: Iterable[PrefectFuture[Any]] = ()
+        self, run: TaskRun, wait_for: Sequence[PrefectFuture[Any]] = ()
     ) -> PrefectFuture[Any]:
         """Take a run in; returns at once.
 
@@ -80,23 +105,31 @@ class TaskRunner(ABC):
             run: what to run.
             wait_for: futures to wait for besides those among the run's inputs.
         """
+        return self.submit_all([run], wait_for)[0]
+
+    def submit_all(
+        self, all_runs: Iterable[TaskRun], wait_for: Sequence[PrefectFuture[Any]] = ()
+    ) -> list[PrefectFuture[Any]]:
+        """Take several runs in, which share the surroundings of the code that submits them."""
         set_up_console()
-        submission = _Submission(self, run, tuple(wait_for))
+        context = contextvars.copy_context()
+        context.run(held.set, ())  # what the submitting code holds, it holds for itself
+        submissions = []
+        for run in all_runs:
+            self.check(run)
+            submissions.append(Submission(self, run, tuple(wait_for), context))
         with self._lock:
-            self._open.add(submission)
-        submission.wait_for_inputs()
-        return submission.future
+            self._open.update(dict.fromkeys(submissions))
+        for submission in submissions:
+            submission.wait_for_inputs()
+        return [submission.future for submission in submissions]
 
-    def drain(self) -> concurrent.futures.Future[None]:
-        """Give a future that is done when everything taken in so far has ended."""
+    def open_futures(self) -> list[PrefectFuture[Any]]:
+        """Give the futures of all runs that have not ended."""
         with self._lock:
-            if self._drained is None:
-                self._drained = concurrent.futures.Future()
-            drained = self._drained
-        self._ended(None)
-        return drained
+            return [submission.future for submission in self._open]
 
-    def cancel_all(self) -> None:
+    def cancel_waiting(self) -> None:
         """Cancel what waits; bodies that run go on to their end."""
         with self._lock:
             waiting = list(self._open)
@@ -104,9 +137,31 @@ class TaskRunner(ABC):
         for submission in waiting:
             submission.cancel()
 
+    def interrupt(self) -> None:
+        """Cancel what waits, interrupt what runs, and wait a moment for its `finally` blocks."""
+        self.cancel_waiting()
+        with self._lock:
+            running = list(self._open)
+        for submission in running:
+            if submission.interrupt is not None:
+                submission.interrupt()
+        self._wait(GRACE_SECONDS)
+        with self._lock:
+            left = [submission.future.name for submission in self._open]
+        if left:
+            log.warning(
+                "Cancelled, but a call blocks in %s and cannot be interrupted from outside. The "
+                "process does not wait for it.",
+                ", ".join(left[:5]) + (" and others" if len(left) > len(left[:5]) else ""),
+            )
+
+    def _wait(self, seconds: float | None) -> None:
+        with self._none_open:
+            self._none_open.wait_for(lambda: not self._open, seconds)
+
     # -- for submissions
 
-    def _wait_for_slots(self, submission: _Submission, hold: Hold) -> None:
+    def wait_for_slots(self, submission: Submission, hold: Hold) -> None:
         """Ask for slots when a worker is free to use them."""
         with self._lock:
             line = self._lines.setdefault(hold.acquisition.request, deque())
@@ -116,7 +171,7 @@ class TaskRunner(ABC):
     def _ask(self) -> None:
         starting = []
         with self._lock:
-            free = self._max_workers - self._busy
+            free = min(self._max_workers - self._busy, MOST_ASKED)
             for request, line in list(self._lines.items()):
                 while line and self._asked[request] < free:
                     self._asked[request] += 1
@@ -126,38 +181,38 @@ class TaskRunner(ABC):
         for submission in starting:
             submission.ask()
 
-    def _answered(self, request: SlotRequest) -> None:
+    def answered(self, request: SlotRequest) -> None:
+        """Take in that somebody's wait for slots is over."""
         with self._lock:
             self._asked[request] -= 1
             if not self._asked[request]:
                 del self._asked[request]
 
-    def _work(self, submission: _Submission) -> None:
+    def work(self, submission: Submission) -> None:
+        """Have a worker make the next attempt."""
         with self._lock:
             self._busy += 1
         try:
             self.execute(submission.work)
         except RuntimeError as error:  # the workers are being ended
-            self._worker_is_free()
+            self.worker_is_free()
             submission.fail(CancelledRunError(f"The task runner has ended: {error}."))
 
-    def _worker_is_free(self) -> None:
+    def worker_is_free(self) -> None:
+        """Take in that a worker has done its work."""
         with self._lock:
             self._busy -= 1
         self._ask()
 
-    def _ended(self, submission: _Submission | None) -> None:
+    def ended(self, submission: Submission) -> None:
+        """Take in that a run has ended."""
         with self._lock:
-            if submission is not None:
-                self._open.discard(submission)
-            drained = None if self._open else self._drained
-            if drained is not None:
-                self._drained = None
-        if drained is not None:
-            drained.set_result(None)
+            self._open.pop(submission, None)
+            if not self._open:
+                self._none_open.notify_all()
 
 
-class _Submission:
+class Submission:
     """One submitted run on its way."""
 
     __slots__ = (
@@ -169,35 +224,48 @@ class _Submission:
         "_timer",
         "_wait_for",
         "future",
+        "interrupt",
         "run",
     )
 
     def __init__(
-        self, runner: TaskRunner, run: TaskRun, wait_for: tuple[PrefectFuture[Any], ...]
+        self,
+        runner: TaskRunner,
+        run: TaskRun,
+        wait_for: tuple[PrefectFuture[Any], ...],
+        context: Context,
     ) -> None:
         self._runner = runner
         self._wait_for = wait_for
+        self._context = context
         self._hold: Hold | None = None
-        self._timer: threading.Timer | None = None
-        self._lock = threading.Lock()
+        self._timer: timers.Timer | None = None
+        self._lock: threading.Lock | None = None
         self._left = 0
-        self._context = contextvars.copy_context()
-        self._context.run(held.set, ())  # what the submitting code holds, it holds for itself
+        self.interrupt: Callable[[], None] | None = None
         self.run = run
-        self.future: PrefectFuture[Any] = PrefectFuture(run.context.id, run.context.name)
+        self.future: PrefectFuture[Any] = PrefectFuture(run)
         run.future = self.future
+
+    @property
+    def hold(self) -> Hold | None:
+        """The slots of the attempt that is to be made."""
+        return self._hold
 
     def wait_for_inputs(self) -> None:
         """Go on when all inputs are there."""
-        inputs = find_futures([self.run.args, self.run.kwargs, self._wait_for])
-        if not inputs:
+        args, kwargs = self.run.context.arguments
+        waited_for = inputs.find([*args, *kwargs.values(), *self._wait_for])
+        if not waited_for:
             self._inputs_are_there()
             return
-        self._left = len(inputs)
-        for future in inputs:
-            future.add_done_callback(lambda _: self._one_input_is_there())
+        self._left = len(waited_for)
+        self._lock = threading.Lock()
+        for future in waited_for:
+            future.add_done_callback(self._one_input_is_there)
 
-    def _one_input_is_there(self) -> None:
+    def _one_input_is_there(self, _: PrefectFuture[Any]) -> None:
+        assert self._lock is not None
         with self._lock:
             self._left -= 1
             done = not self._left
@@ -205,28 +273,28 @@ class _Submission:
             self._inputs_are_there()
 
     def _inputs_are_there(self) -> None:
-        for future in self._wait_for:
-            if not future.state.is_completed():
-                error = UpstreamFailedError(f"it waits for {future.name}, which failed.")
-                self.run.move(NotReady(message=str(error), data=error))
-        if self.run.ended or not self.run.resolve_inputs():
-            self._runner._ended(self)
-        else:
+        if self.run.ended:
+            return
+        # In the surroundings of the code that submitted it, for a function that names runs.
+        if self._context.copy().run(self.run.prepare, self._wait_for):
             self._next_attempt()
+        else:
+            self._runner.ended(self)
 
     def _next_attempt(self) -> None:
         self._timer = None
         if self.run.cancelled:
             return
         try:
-            self._hold = self._context.run(self.run.hold)
+            self._hold = self.run.hold()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the run's outcome
             self.fail(error)
             return
         if self._hold is None:
-            self._runner._work(self)
+            self._runner.work(self)
         else:
-            self._runner._wait_for_slots(self, self._hold)
+            self.run.wants = self._hold.acquisition.request.names
+            self._runner.wait_for_slots(self, self._hold)
 
     def ask(self) -> None:
         """Ask for the slots, and go on when they are granted or refused."""
@@ -239,7 +307,8 @@ class _Submission:
 
     def _slots_are_there(self) -> None:
         assert self._hold is not None
-        self._runner._answered(self._hold.acquisition.request)
+        self.run.wants = ()
+        self._runner.answered(self._hold.acquisition.request)
         error = self._hold.future.exception()
         if error is not None:
             self.fail(error)
@@ -247,30 +316,37 @@ class _Submission:
         elif self.run.cancelled:
             self._hold.abandon()
         else:
-            self._runner._work(self)
+            self._runner.work(self)
 
     def work(self) -> None:
         """Make one attempt; called by a worker."""
+        if self.run.cancelled:
+            if self._hold is not None:
+                self._hold.abandon()
+            self._runner.worker_is_free()
+            return
         try:
-            self._context.run(_attempt, self.run, self._hold)
+            self._context.copy().run(self._runner.attempt, self)
         finally:
-            self._runner._worker_is_free()
+            self.interrupt = None
+            self._hold = None
+            self._runner.worker_is_free()
             self._go_on()
 
     def _go_on(self) -> None:
         if self.run.ended:
-            self._runner._ended(self)
+            self._runner.ended(self)
+        elif self.run.cancelled:
+            self.cancel()
         elif self.run.delay_seconds:
-            self._timer = threading.Timer(self.run.delay_seconds, self._next_attempt)
-            self._timer.daemon = True
-            self._timer.start()
+            self._timer = timers.call_later(self.run.delay_seconds, self._next_attempt)
         else:
             self._next_attempt()
 
     def fail(self, error: BaseException) -> None:
         """End the run with an error that is not its body's."""
         self.run.raised(error)
-        self._runner._ended(self)
+        self._runner.ended(self)
 
     def cancel(self) -> None:
         """Cancel the run, unless its body has begun."""
@@ -282,15 +358,4 @@ class _Submission:
         if self._hold is not None:
             self._hold.abandon()
         self.run.move(Cancelled(message="Cancelled before it started."))
-        self._runner._ended(self)
-
-
-def _attempt(run: TaskRun, hold: Hold | None) -> None:
-    from leasehold import runs
-
-    if run.task.isasync:
-        import asyncio
-
-        asyncio.run(runs.attempt_async(run, hold))
-    else:
-        runs.attempt(run, hold)
+        self._runner.ended(self)
