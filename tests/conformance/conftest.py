@@ -44,7 +44,8 @@ def open_backend(
             transport = LedgerTransport(Ledger(tmp_path / "ledger.db"))
             client = httpx.Client(transport=transport, base_url="http://embedded/api")
         else:
-            limits = httpx.Limits(keepalive_expiry=2)  # servers cut idle connections after 5 s
+            # Servers cut connections that were idle for 5 s, and after every 500.
+            limits = httpx.Limits(max_keepalive_connections=0)
             client = httpx.Client(base_url=server_of(name).url, timeout=30, limits=limits)
         clients.append(client)
         return Backend(name, client)
