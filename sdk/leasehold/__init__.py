@@ -18,6 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leasehold.annotations import allow_failure as allow_failure
+    from leasehold.annotations import unmapped as unmapped
+    from leasehold.client import get_client as get_client
     from leasehold.concurrency.hold import concurrency as concurrency
     from leasehold.concurrency.hold import current_lease as current_lease
     from leasehold.context import tags as tags
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
     from leasehold.logging import get_run_logger as get_run_logger
     from leasehold.states import State as State
     from leasehold.tasks import Task as Task
+    from leasehold.tasks import exponential_backoff as exponential_backoff
     from leasehold.tasks import task as task
-    from leasehold.tasks import unmapped as unmapped
 
 __version__ = "0.1.0"
 
@@ -39,14 +42,17 @@ _EXPORTS = {
     "Flow": "flows",
     "State": "states",
     "Task": "tasks",
+    "allow_failure": "annotations",
     "as_completed": "futures",
     "concurrency": "concurrency",
     "current_lease": "concurrency",
+    "exponential_backoff": "tasks",
     "flow": "flows",
+    "get_client": "client",
     "get_run_logger": "logging",
     "tags": "context",
     "task": "tasks",
-    "unmapped": "tasks",
+    "unmapped": "annotations",
     "wait": "futures",
 }
 
@@ -54,10 +60,13 @@ __all__ = [
     "Flow",
     "State",
     "Task",
+    "allow_failure",
     "as_completed",
     "concurrency",
     "current_lease",
+    "exponential_backoff",
     "flow",
+    "get_client",
     "get_run_logger",
     "tags",
     "task",

@@ -159,6 +159,8 @@ class _Limit:
         self.expired = True
         self._timer = call_later(PATIENCE_SECONDS, self._tell)
         self._body.interrupt()
+        if not self._body.open:
+            self._timer.cancel()
 
     def _tell(self) -> None:
         if self._body.open:

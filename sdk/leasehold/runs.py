@@ -289,29 +289,45 @@ class Attempt:
 _NOTHING = nullcontext()
 
 
-def attempt(run: TaskRun, hold: Hold | None = None, body: Interruptible | None = None) -> None:
-    """Make one attempt of a task whose function is sync.
+def call_here(run: TaskRun, body: Interruptible | None = None) -> Any:
+    """Call a sync task's function on this thread.
+
+    Args:
+        run: whose.
+        body: through which it may be interrupted; None: only its own time limit may.
+
+    Raises:
+        RunTimeoutError: it took longer than `timeout_seconds`.
+        CancelledRunError: it was interrupted for another reason.
+        Exception: what it raised.
+    """
+    task = run.context.task
+    args, kwargs = run.context.arguments
+    if body is None and task.timeout_seconds is None:
+        return task.in_one_go(*args, **kwargs)
+    return interrupts.call(
+        task.in_one_go,
+        args,
+        kwargs,
+        body=body or Interruptible(),
+        seconds=task.timeout_seconds,
+        who=run.context.name,
+    )
+
+
+def attempt(
+    run: TaskRun, hold: Hold | None = None, body: Callable[[TaskRun], Any] = call_here
+) -> None:
+    """Make one attempt, on this thread.
 
     Args:
         run: whose attempt.
         hold: slots that were waited for before; None: to be waited for here.
-        body: through which it may be interrupted; None: only its own time limit may.
+        body: calls the task's function.
     """
     with Attempt(run, hold) as this, this.hold:
         run.started()
-        task = run.context.task
-        args, kwargs = run.context.arguments
-        if body is None and task.timeout_seconds is None:
-            this.value = task.fn(*args, **kwargs)
-        else:
-            this.value = interrupts.call(
-                task.in_one_go,
-                args,
-                kwargs,
-                body=body or Interruptible(),
-                seconds=task.timeout_seconds,
-                who=run.context.name,
-            )
+        this.value = body(run)
 
 
 async def attempt_async(run: TaskRun, hold: Hold | None = None) -> None:

@@ -97,7 +97,6 @@ class Task(Decorated, Generic[P, R]):
                 value=on_lease_lost,
             )
         self.on_lease_lost = on_lease_lost
-        self.in_one_go = _in_one_go(self)
         self._serial = itertools.count(1)
 
     @overload
@@ -286,6 +285,11 @@ class Task(Decorated, Generic[P, R]):
         self.on_running_hooks += hooks.checked(self.owner, "on_running", [hook])
         return hook
 
+    @property
+    def in_one_go(self) -> Callable[..., Any]:
+        """The function; one that yields gives a list of its items here."""
+        return _collecting(self) if self.isgenerator else self.fn
+
     def next_run_name(self) -> str:
         """Name the next run by counting; `task_run_name` names it when its inputs are there."""
         return f"{self.name}-{next(self._serial)}"
@@ -327,10 +331,7 @@ class Task(Decorated, Generic[P, R]):
         return flow_run.task_runner
 
 
-def _in_one_go(task: Task[Any, Any]) -> Callable[..., Any]:
-    """Give a function that runs the whole body: one that yields gives a list of its items."""
-    if not task.isgenerator:
-        return task.fn
+def _collecting(task: Task[Any, Any]) -> Callable[..., Any]:
     if task.isasync:
 
         async def collect_async(*args: Any, **kwargs: Any) -> list[Any]:

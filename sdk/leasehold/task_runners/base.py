@@ -92,8 +92,7 @@ class TaskRunner(ABC):
             self._wait(None)
             self.end_workers(wait=True)
         else:
-            self.interrupt()
-            self.end_workers(wait=False)
+            self.end_workers(wait=self.interrupt())
         timers.rest()
 
     def submit(
@@ -137,8 +136,11 @@ class TaskRunner(ABC):
         for submission in waiting:
             submission.cancel()
 
-    def interrupt(self) -> None:
-        """Cancel what waits, interrupt what runs, and wait a moment for its `finally` blocks."""
+    def interrupt(self) -> bool:
+        """Cancel what waits, interrupt what runs, and wait a moment for its `finally` blocks.
+
+        False when something goes on all the same.
+        """
         self.cancel_waiting()
         with self._lock:
             running = list(self._open)
@@ -154,6 +156,7 @@ class TaskRunner(ABC):
                 "process does not wait for it.",
                 ", ".join(left[:5]) + (" and others" if len(left) > len(left[:5]) else ""),
             )
+        return not left
 
     def _wait(self, seconds: float | None) -> None:
         with self._none_open:

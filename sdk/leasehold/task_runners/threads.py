@@ -64,7 +64,7 @@ class ThreadPoolTaskRunner(TaskRunner):
         else:
             body = interrupts.Interruptible()
             submission.interrupt = body.interrupt
-            runs.attempt(submission.run, submission.hold, body)
+            runs.attempt(submission.run, submission.hold, lambda run: runs.call_here(run, body))
 
     def end_workers(self, *, wait: bool) -> None:
         """Let the threads end; with `wait`, wait until they have."""

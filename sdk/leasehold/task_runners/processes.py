@@ -1,0 +1,291 @@
+"""A pool of processes, for bodies that compute.
+
+The parent asks for the slots, and a worker gets a run when they are there: so a task that waits
+holds no worker. While a worker runs a body, the slots live and die with it: when the worker dies,
+the parent gives them back at once; when the parent dies, the worker ends at once too.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+from typing import TYPE_CHECKING, Any, Final
+
+from leasehold import inputs, runs, timers
+from leasehold.concurrency.lease import held
+from leasehold.exceptions import CancelledRunError, UnpicklableError, WorkerDiedError
+from leasehold.task_runners import worker
+from leasehold.task_runners.base import TaskRunner
+from leasehold.task_runners.threads import WorkerThreads, pool_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+    from leasehold.concurrency.lease import Lease
+    from leasehold.runs import TaskRun
+    from leasehold.task_runners.base import Submission
+
+_VARIABLES: Final = (
+    "PREFECT_TASKS_RUNNER_PROCESS_POOL_MAX_WORKERS",
+    "PREFECT_TASK_RUNNER_PROCESS_POOL_MAX_WORKERS",
+)
+
+#: A worker that was asked to stop, and has not, is killed after this long, in seconds.
+_STOP_SECONDS: Final = 2.0
+
+
+class ProcessPoolTaskRunner(TaskRunner):
+    """Runs submitted tasks in processes of their own, started afresh ("spawn").
+
+    Tasks, arguments and results travel by pickle, so a task must be at the top of a module, and a
+    script needs the usual ``if __name__ == "__main__":``. Log lines of workers appear in this
+    process; hooks run here, too.
+
+    Example:
+        >>> @flow(task_runner=ProcessPoolTaskRunner(max_workers=4))     # doctest: +SKIP
+        ... def render(frames):
+        ...     draw.map(frames).wait()
+
+    Args:
+        max_workers: how many processes; None: PREFECT_TASKS_RUNNER_PROCESS_POOL_MAX_WORKERS or,
+            without it, one for each CPU.
+
+    Raises:
+        ValueError: `max_workers` is not a whole number above 0.
+        SettingsError: the variable is not.
+    """
+
+    def __init__(self, max_workers: int | None = None) -> None:
+        super().__init__(pool_size(max_workers, _VARIABLES) or os.cpu_count() or 1)
+        self.max_workers = max_workers
+        self._threads = WorkerThreads(self._max_workers)
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+
+    def check(self, run: TaskRun) -> None:
+        """Refuse a run that cannot travel.
+
+        Raises:
+            UnpicklableError: it names the task, and the parameter if one is the cause.
+        """
+        _check_pickles(run.task, task=run.task.name, parameter=None)
+        args, kwargs = run.context.arguments
+        for value in (*args, *kwargs.values()):
+            if not inputs.find(value) and not _pickles(value):
+                # Which one it is costs more to find out, and is only asked now.
+                for name, one in run.context.parameters.items():
+                    if not inputs.find(one):
+                        _check_pickles(one, task=run.task.name, parameter=name)
+
+    def execute(self, work: Callable[[], None]) -> None:
+        """Have a thread call `work`: each looks after one process."""
+        self._threads.submit(work)
+
+    def attempt(self, submission: Submission) -> None:
+        """Make one attempt, its body in a process."""
+        process = self._take()
+        submission.interrupt = process.interrupt
+        if submission.hold is not None:
+            submission.hold.acquisition.on_cancel = lambda _: process.kill()
+        try:
+            runs.attempt(submission.run, submission.hold, process.call)
+        finally:
+            submission.interrupt = None
+            self._give_back(process)
+
+    def end_workers(self, *, wait: bool) -> None:
+        """End the processes; without `wait`, kill those that are at work."""
+        if not wait:
+            with self._lock:
+                busy = self._all.difference(self._idle)
+            for process in busy:
+                process.kill()
+        self._threads.end(wait=True)
+        for process in self._idle:
+            process.end()
+        self._idle.clear()
+        self._all.clear()
+
+    def duplicate(self) -> Self:
+        """Make a fresh one of the same size: each flow run has its own."""
+        return type(self)(self.max_workers)
+
+    def _take(self) -> _Worker:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        process = _Worker()
+        with self._lock:
+            self._all.add(process)
+        return process
+
+    def _give_back(self, process: _Worker) -> None:
+        with self._lock:
+            if process.alive:
+                self._idle.append(process)
+            else:
+                self._all.discard(process)
+
+
+class _Worker:
+    """One process, as its parent sees it."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=worker.serve,
+            args=(theirs, worker.Surroundings.here()),
+            name="leasehold-worker",
+        )
+        self._process.start()
+        theirs.close()
+        self.alive = True
+        self._busy = False
+        self._killer: timers.Timer | None = None
+
+    def call(self, run: TaskRun) -> Any:
+        """Have it run a body, and wait for the outcome.
+
+        Raises:
+            UnpicklableError: arguments or a result that cannot travel.
+            WorkerDiedError: it ended under the body.
+            LeaseLostError: it was killed because the slots were lost.
+            Exception: what the body raised.
+        """
+        leases = held.get()
+        payload = _pickled(run, leases)
+        self._busy = True
+        try:
+            self._pipe.send_bytes(payload)
+            answer = self._answer()
+        except (EOFError, OSError) as error:
+            raise self._death(run, leases) from error
+        finally:
+            self._busy = False
+            if self._killer is not None:
+                self._killer.cancel()
+        if answer[0] == "value":
+            return pickle.loads(answer[1])  # noqa: S301 - our own child's
+        _, content, text = answer
+        raise worker.unpacked(content, text, run.context.name)
+
+    def interrupt(self) -> None:
+        """Interrupt the body, and kill the process if that does not help."""
+        if self._busy and self._process.pid is not None:
+            self._killer = timers.call_later(_STOP_SECONDS, self._kill_if_busy)
+            os.kill(self._process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+
+    def end(self) -> None:
+        """End the process in good order; it has no work."""
+        try:
+            self._pipe.send_bytes(b"")
+        except OSError:
+            self.kill()
+        self._process.join(_STOP_SECONDS)
+        if self._process.is_alive():
+            self.kill()
+            self._process.join()
+        self._close()
+
+    def _answer(self) -> Any:
+        while True:
+            answer = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 - our own child's
+            if answer[0] != "log":
+                return answer
+            _handle(answer[1])
+
+    def _death(self, run: TaskRun, leases: tuple[Lease, ...]) -> Exception:
+        self._process.join(_STOP_SECONDS)
+        pid, code = self._process.pid or 0, self._process.exitcode
+        self.kill()
+        self._close()
+        if run.task.on_lease_lost == "cancel":
+            for lease in leases:
+                if lease.lost_reason is not None:
+                    return lease.lost_error()
+        if run.cancelled:
+            return CancelledRunError(f"{run.context.name} was cancelled.")
+        return WorkerDiedError(
+            f"The worker process {pid} {_how(code)} while it ran {run.context.name}. The run has "
+            "no result; retries=N would run it again.",
+            pid=pid,
+            exit_code=code,
+        )
+
+    def _kill_if_busy(self) -> None:
+        if self._busy:
+            self.kill()
+
+    def _close(self) -> None:
+        self.alive = False
+        self._process.join()
+        self._pipe.close()
+        self._process.close()
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "closed its pipe"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _handle(record: logging.LogRecord) -> None:
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
+
+
+def _pickled(run: TaskRun, leases: tuple[Lease, ...]) -> bytes:
+    try:
+        return pickle.dumps(worker.Work.of(run, leases), protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception:
+        _check_pickles(run.task, task=run.task.name, parameter=None)
+        for name, value in run.context.parameters.items():
+            _check_pickles(value, task=run.task.name, parameter=name)
+        raise
+
+
+class _Nowhere(io.RawIOBase):
+    """Takes what is written to it, and forgets it."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+def _pickles(value: Any) -> bool:
+    try:
+        pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(value)
+    except Exception:  # noqa: BLE001 - pickling runs anybody's code
+        return False
+    return True
+
+
+def _check_pickles(value: Any, *, task: str, parameter: str | None) -> None:
+    try:
+        pickle.Pickler(_Nowhere(), pickle.HIGHEST_PROTOCOL).dump(value)
+    except UnpicklableError:
+        raise
+    except Exception as error:
+        what = "it" if parameter is None else f"its parameter {parameter!r} ({value!r:.60})"
+        raise UnpicklableError(
+            f"Task {task!r} cannot run in another process: {what} cannot be pickled: {error}. "
+            "Pass something simpler, such as a path, or use ThreadPoolTaskRunner.",
+            task=task,
+            parameter=parameter,
+        ) from error

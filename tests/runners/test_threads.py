@@ -1,0 +1,417 @@
+"""The default runner: what waits holds no thread, and costs little."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from leasehold import flow, tags, task
+from leasehold.client import get_client
+from leasehold.exceptions import DeadlockError, SettingsError, ZeroLimitError
+from leasehold.task_runners import ConcurrentTaskRunner, ThreadPoolTaskRunner
+
+
+def make_limit(tag: str, size: int) -> None:
+    with get_client(sync_client=True) as client:
+        client.create_concurrency_limit(tag, size)
+
+
+def slots_in_use(tag: str) -> int:
+    with get_client(sync_client=True) as client:
+        return client.read_global_concurrency_limit_by_name(f"tag:{tag}").active_slots
+
+
+def test_with_four_workers_and_fifty_blocked_tasks_an_untagged_one_starts() -> None:
+    make_limit("narrow", 1)
+    go = threading.Event()
+
+    @task(tags=["narrow"])
+    def blocked(_: int) -> None:
+        go.wait(30)
+
+    @task
+    def plain() -> float:
+        return time.monotonic()
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=4))
+    def crowded() -> float:
+        blocked.map(range(50))
+        began = time.monotonic()
+        seconds = plain.submit().result(timeout=20) - began
+        go.set()
+        return seconds
+
+    assert crowded() < 1 + 1
+
+
+def test_ten_thousand_waiting_tasks_cost_few_threads_and_little_memory() -> None:
+    make_limit("fifty", 50)
+    go = threading.Event()
+
+    @task(tags=["fifty"])
+    def body(number: int) -> int:
+        go.wait(30)
+        return number
+
+    @flow
+    def many() -> tuple[float, int, list[int]]:
+        body.submit(-1)
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        futures = body.map(range(10_000))
+        time.sleep(0.5)
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        threads = threading.active_count()
+        go.set()
+        return (after - before) / 10_000, threads, futures.result()
+
+    size, threads, results = many()
+    assert size < 3 * 1024
+    assert threads < 50 + 20
+    assert results == list(range(10_000))
+    assert slots_in_use("fifty") == 0
+
+
+def test_the_pause_before_a_retry_is_spent_without_the_slot() -> None:
+    make_limit("narrow", 1)
+    events: list[str] = []
+
+    @task(tags=["narrow"], retries=1, retry_delay_seconds=2)
+    def flaky() -> None:
+        events.append("flaky")
+        if events.count("flaky") == 1:
+            raise OSError("not yet")
+
+    @task(tags=["narrow"])
+    def other() -> None:
+        events.append("other")
+
+    @flow
+    def both() -> None:
+        first = flaky.submit()
+        while not first.state.is_scheduled():
+            time.sleep(0.01)
+        other.submit().result()
+        first.result()
+
+    both()
+    assert events == ["flaky", "other", "flaky"]
+
+
+def test_many_retries_wait_on_one_thread() -> None:
+    tried: set[int] = set()
+    threads = []
+
+    @task(retries=1, retry_delay_seconds=1.5)
+    def flaky(number: int) -> int:
+        if number not in tried:
+            tried.add(number)
+            raise OSError("not yet")
+        return number
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=4))
+    def many() -> list[int]:
+        futures = flaky.map(range(200))
+        while not all(future.state.is_scheduled() for future in futures):
+            time.sleep(0.01)
+        threads.append(threading.active_count())
+        return futures.result()
+
+    assert many() == list(range(200))
+    assert threads[0] < 15
+
+
+def test_slots_are_asked_for_after_the_inputs_are_there() -> None:
+    make_limit("narrow", 1)
+    used = []
+    go = threading.Event()
+
+    @task
+    def first() -> int:
+        go.wait(20)
+        return 1
+
+    @task(tags=["narrow"])
+    def second(value: int) -> int:
+        return value + 1
+
+    @flow
+    def chain() -> int:
+        result = second.submit(first.submit())
+        time.sleep(0.3)
+        used.append(slots_in_use("narrow"))
+        go.set()
+        return result.result()
+
+    assert chain() == 2
+    assert used == [0]
+
+
+def test_a_run_whose_input_failed_takes_no_slot() -> None:
+    make_limit("narrow", 0)  # taking a slot of it would be an error of its own
+
+    @task
+    def fails() -> int:
+        raise ZeroDivisionError
+
+    @task(tags=["narrow"])
+    def needs(value: int) -> int:
+        return value
+
+    @flow
+    def chain() -> str:
+        future = needs.submit(fails.submit())
+        future.wait()
+        return future.state.name
+
+    assert chain() == "NotReady"
+
+
+def test_a_limit_of_zero_is_a_clear_error() -> None:
+    make_limit("closed", 0)
+
+    @task(tags=["closed"])
+    def never() -> None:
+        pass
+
+    with pytest.raises(ZeroLimitError, match="'closed'"):
+        never()
+
+
+def test_a_nested_call_uses_the_slot_of_its_parent() -> None:
+    make_limit("narrow", 1)
+
+    @task(tags=["narrow"])
+    def inner() -> int:
+        return slots_in_use("narrow")
+
+    @task(tags=["narrow"])
+    def outer() -> int:
+        return inner()
+
+    @flow
+    def nested() -> int:
+        return outer.submit().result(timeout=20)
+
+    assert nested() == 1
+
+
+def deadlock(limit: int, parents: int, *, through: str = "") -> list[Any]:
+    """Have parents submit children of their own tag, and wait for them."""
+    make_limit("narrow", limit)
+    started = threading.Barrier(parents)
+
+    @task(tags=["narrow"])
+    def child() -> str:
+        return "ran"
+
+    @task
+    def between() -> str:
+        return child.submit().result()
+
+    @flow
+    def subflow() -> str:
+        child.submit()
+        return "ran"
+
+    @task(tags=["narrow"])
+    def parent() -> str:
+        started.wait(20)
+        if through == "a task":
+            return between.submit().result()
+        if through == "a flow":
+            return subflow()
+        return child.submit().result()
+
+    @flow
+    def family() -> list[Any]:
+        futures = [parent.submit() for _ in range(parents)]
+        return [future.result(timeout=30, raise_on_failure=False) for future in futures]
+
+    return family()
+
+
+@pytest.mark.parametrize("through", ["", "a task", "a flow"])
+def test_a_submit_that_could_only_deadlock_raises_and_names_parent_and_tag(through: str) -> None:
+    began = time.monotonic()
+    (error,) = deadlock(1, 1, through=through)
+    assert time.monotonic() - began < 1 + 3
+    assert isinstance(error, DeadlockError)
+    assert error.tag == "narrow"
+    assert "'narrow'" in str(error)
+    assert error.parent in str(error)
+
+
+def test_parents_that_hold_all_slots_together_are_noticed_too() -> None:
+    results = deadlock(2, 2)
+    errors = [result for result in results if isinstance(result, DeadlockError)]
+    assert 1 <= len(errors) <= 2
+    assert all(result == "ran" for result in results if result not in errors)
+
+
+def test_a_parent_that_leaves_a_slot_free_is_left_alone() -> None:
+    assert deadlock(2, 1) == ["ran"]
+
+
+def test_a_parent_may_submit_under_its_own_tag_when_it_does_not_wait() -> None:
+    make_limit("narrow", 1)
+
+    @task(tags=["narrow"])
+    def child() -> str:
+        return "ran"
+
+    @task(tags=["narrow"])
+    def parent() -> Any:
+        return [child.submit()]
+
+    @flow
+    def family() -> str:
+        (future,) = parent.submit().result(timeout=20)
+        return str(future.result(timeout=20))
+
+    assert family() == "ran"
+
+
+def test_ctrl_c_cancels_what_waits_and_lets_finally_run() -> None:
+    make_limit("narrow", 1)
+    began, cleaned = threading.Event(), []
+    futures: list[Any] = []
+
+    @task(tags=["narrow"])
+    def body(_: int) -> None:
+        began.set()
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            cleaned.append("body")
+
+    @flow
+    def interrupted() -> None:
+        futures.extend(body.map(range(20)))
+        began.wait(20)
+        try:
+            signal.raise_signal(signal.SIGINT)
+            futures[0].wait()
+        finally:
+            cleaned.append("flow")
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - start < 5 + 1
+    assert sorted(cleaned) == ["body", "flow"]
+    assert {future.state.name for future in futures} == {"Cancelled"}
+    assert slots_in_use("narrow") == 0
+
+
+def test_ctrl_c_cancels_async_tasks_too() -> None:
+    import asyncio
+
+    began, cleaned = threading.Event(), []
+
+    @task
+    async def body() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cleaned.append("body")
+
+    @flow
+    def interrupted() -> None:
+        future = body.submit()
+        began.wait(20)
+        signal.raise_signal(signal.SIGINT)
+        future.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert cleaned == ["body"]
+
+
+def test_a_failing_flow_cancels_what_waits_and_waits_for_what_runs() -> None:
+    make_limit("narrow", 1)
+    began, ran = threading.Event(), []
+    futures: list[Any] = []
+
+    @task(tags=["narrow"])
+    def body(number: int) -> None:
+        began.set()
+        time.sleep(0.3)
+        ran.append(number)
+
+    @flow
+    def failing() -> None:
+        futures.extend(body.map(range(5)))
+        began.wait(20)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert ran == [0]
+    assert [future.state.name for future in futures] == ["Completed", *["Cancelled"] * 4]
+
+
+def test_tags_of_the_enclosing_block_are_those_at_submission() -> None:
+    seen = []
+
+    @task(tags=["own"])
+    def body() -> None:
+        from leasehold.runtime import task_run
+
+        seen.append(task_run.tags)
+
+    @flow
+    def tagged() -> None:
+        with tags("outer"), tags("inner"):
+            future = body.submit()
+        future.wait()
+        body.submit().wait()
+
+    tagged()
+    assert seen == [["inner", "outer", "own"], ["own"]]
+
+
+def test_a_body_that_ends_its_thread_harms_no_other() -> None:
+    @task
+    def leaves() -> None:
+        raise SystemExit(3)
+
+    @task
+    def stays() -> int:
+        return 1
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=1))
+    def both() -> tuple[str, int]:
+        first = leaves.submit()
+        first.wait()
+        return first.state.name, stays.submit().result(timeout=20)
+
+    assert both() == ("Crashed", 1)
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True])
+def test_a_pool_has_at_least_one_worker(workers: Any) -> None:
+    with pytest.raises(ValueError, match="max_workers must be a whole number above 0"):
+        ThreadPoolTaskRunner(workers)
+
+
+@pytest.mark.parametrize("name", ["TASKS_RUNNER", "TASK_RUNNER"])
+def test_the_size_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    variable = f"PREFECT_{name}_THREAD_POOL_MAX_WORKERS"
+    monkeypatch.setenv(variable, "3")
+    assert ThreadPoolTaskRunner()._max_workers == 3
+    monkeypatch.setenv(variable, "0")
+    with pytest.raises(SettingsError, match=variable):
+        ThreadPoolTaskRunner()
+
+
+def test_the_older_name_is_the_same_runner() -> None:
+    assert ConcurrentTaskRunner is ThreadPoolTaskRunner
