@@ -268,12 +268,12 @@ def test_rule_6_an_exception_inside_the_loop_cannot_stop_it() -> None:
 def test_rule_7_the_release_waits_for_the_renewal_under_way_and_no_renewal_follows() -> None:
     with World(database=1) as world:
         work, _ = hold(world)
-        world.server.order("renew", Fault(request_late=5))
+        world.server.order("renew", Fault(request_late=4))
         order: list[str] = []
         world.server.listeners.append(lambda request, _: order.append(kind_of(request)))
         world.run(20, until=lambda: "renew" in order)
         work.finish()
-        world.run(4)
+        world.run(3)
         assert order == ["renew"]
         world.run(300)
         assert order == ["renew", "release"]

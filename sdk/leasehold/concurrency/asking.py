@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import uuid
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from leasehold.client import holders
 from leasehold.client.dialect import read_acquire
 from leasehold.client.wire import Full, Granted, Holder, Refused, Unknown, Unlimited
 from leasehold.concurrency import herald
@@ -22,7 +23,9 @@ from leasehold.logging import get_logger
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Coroutine
+    from uuid import UUID
 
+    from leasehold.client.dialect import Dialect
     from leasehold.client.wire import Request, SlotRequest
     from leasehold.concurrency.acquisition import Acquisition
     from leasehold.concurrency.connection import Connection
@@ -107,7 +110,7 @@ class Asker:
                 self._turnstile.full(queue, 0.0, self._clock())
                 return
             own_holder = head.payload.holder is None
-            holder = head.payload.holder or Holder(self._new_id())
+            holder = head.payload.holder or Holder(self._new_id(dialect))
             undo = dialect.undo(request, holder) if own_holder else None
             key, sent_at = self._guarding.expect(undo), self._clock()
             try:
@@ -159,8 +162,8 @@ class Asker:
         else:
             self._turnstile.failed(queue, self._clock(), retry_after)
 
-    def _new_id(self) -> uuid.UUID:
-        return uuid.UUID(int=self._rng.getrandbits(128), version=4)
+    def _new_id(self, dialect: Dialect) -> UUID:
+        return holders.new_id(self._rng, now=time.time(), expires=dialect.expires)
 
     async def _undo(self, undo: Request, key: int, request: SlotRequest, sent_at: float) -> None:
         """Take back what a request without a reply may have got, before asking again (rule 8)."""

@@ -32,9 +32,6 @@ log = get_logger("concurrency")
 #: Shorter than this it is a hiccup, and worth no warning.
 _HICCUP_SECONDS: Final = 3.0
 
-#: Servers are upgraded under running processes: what they are is asked again after this long.
-_KNOWN_SECONDS: Final = 300.0
-
 #: On servers that can be converted, where a tag's limit is kept is asked again after this long.
 _CONVERTED_SECONDS: Final = 60.0
 
@@ -175,8 +172,8 @@ class Connection:
                     raise
                 return  # it was known before, and is busy now: the next question tells
         if server != self._server and self._settings.api_url is not None:
-            log.info("Limits are kept at %s: %s.", self.address, server.why)
-        self._server, self._ask_at = server, self._clock() + _KNOWN_SECONDS
+            log.info("Limits are kept at %s: %s.", self.address, server.summary)
+        self._server, self._ask_at = server, self._clock() + servers.KNOWN_SECONDS
 
     async def _is_converted(self, request: SlotRequest) -> bool:
         """Say whether all of these tags' limits are global limits already, on an old server."""

@@ -167,27 +167,43 @@ class Tender:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     async def _try_to_release(self, way: _WayBack) -> str | None:
-        grant = way.lease.grant
-        assert grant.release is not None
-        sent_at = self._clock()
-        if grant.renewal is not None and sent_at - way.confirmed_at > _CONFIRMED_SECONDS:
-            reply = await self._connection.send(grant.renewal)
-            fate = wire.read_renew(reply)
+        lease, release = way.lease, way.lease.grant.release
+        assert release is not None
+        doubtful = lease.grant.renewal is not None and (
+            self._clock() - way.confirmed_at > _CONFIRMED_SECONDS
+        )
+        # A lease at its end is not revived, and once a release may have been carried out no renewal
+        # follows it (rule 7).
+        if doubtful and way.certain and lease.term.remaining(self._clock()):
+            fate = await self._ask_whether_known(way)
             if fate is Fate.GONE:
-                await heal(way.lease, self._connection, sure=way.certain)
+                await heal(lease, self._connection)
                 return None
-            if fate is Fate.UNKNOWN:
-                return f"HTTP {reply.status}"
-            way.confirmed_at = sent_at
-        before, way.certain = way.certain, False
+            doubtful = fate is Fate.UNKNOWN
+        certain, way.certain = way.certain, False
         try:
-            reason = await self._released(grant.release)
+            reason = await self._released(release)
         except ServerUnreachableError as error:
-            way.certain = before and not error.delivered
+            way.certain = certain and not error.delivered
             raise
+        if reason is None and (doubtful or not certain):
+            await heal(lease, self._connection, sure=False)
         return reason
 
+    async def _ask_whether_known(self, way: _WayBack) -> Fate:
+        term, sent_at = way.lease.term, self._clock()
+        assert way.lease.grant.renewal is not None
+        seconds = term.request_seconds(sent_at, self._connection.request_seconds)
+        try:
+            fate = wire.read_renew(await self._connection.send(way.lease.grant.renewal, seconds))
+        except LeaseholdError:
+            return Fate.UNKNOWN
+        if fate is Fate.DONE:
+            way.confirmed_at = sent_at
+        return fate
+
     async def _released(self, release: wire.Request) -> str | None:
+        """Send a release; gives the reason to send it again, None when it was answered."""
         async with self._connection.lane.turn(RELEASE):
             reply = await self._connection.send(release)
         return None if wire.read_release(reply) is not Fate.UNKNOWN else f"HTTP {reply.status}"
@@ -221,8 +237,10 @@ class Tender:
             fate, reason = Fate.UNKNOWN, repr(error)
         finally:
             care.renewal = None
-        if self._cares.get(lease) is not care:
-            return  # let go, or lost and regained: the answer is about a lease of the past
+        if self._cares.get(lease) is not care:  # let go, or lost, and perhaps regained
+            if fate is Fate.DONE and lease not in self._cares:
+                lease.renewed(sent_at)
+            return
         if fate is Fate.GONE:
             self._lose(care, "the server does not know its lease any more", gone=True)
         elif fate is Fate.DONE:
