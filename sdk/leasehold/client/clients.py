@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 import anyio
 import tenacity
 
-from leasehold.client import server as servers
 from leasehold.client.http import AsyncApi, SyncApi
 from leasehold.client.limits import Limits
 from leasehold.client.retries import Answer, Tries
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from leasehold.client.limits import Plan
+    from leasehold.client.plans import Plan
     from leasehold.client.wire import Request
     from leasehold.settings import Settings
 
@@ -74,8 +73,7 @@ class SyncClient:
         self.settings = settings
         self.address = settings.address
         self._api = SyncApi(settings)
-        self._limits = Limits(settings.address)
-        self._server = servers.known_unasked(settings)
+        self._limits = Limits(settings)
 
     def __enter__(self) -> Self:
         return self
@@ -83,10 +81,15 @@ class SyncClient:
     def __exit__(self, *_: object) -> None:
         self._api.close()
 
+    read_server = _blocking(Limits.read_server)
+
     create_concurrency_limit = _blocking(Limits.create_concurrency_limit)
     read_concurrency_limit_by_tag = _blocking(Limits.read_concurrency_limit_by_tag)
     read_concurrency_limits = _blocking(Limits.read_concurrency_limits)
+    read_concurrency_limit_use = _blocking(Limits.read_concurrency_limit_use)
+    read_concurrency_limit_uses = _blocking(Limits.read_concurrency_limit_uses)
     read_concurrency_limit_holders = _blocking(Limits.read_concurrency_limit_holders)
+    revoke_concurrency_limit_slot = _blocking(Limits.revoke_concurrency_limit_slot)
     update_concurrency_limit = _blocking(Limits.update_concurrency_limit)
     reset_concurrency_limit_by_tag = _blocking(Limits.reset_concurrency_limit_by_tag)
     delete_concurrency_limit_by_tag = _blocking(Limits.delete_concurrency_limit_by_tag)
@@ -102,17 +105,10 @@ class SyncClient:
         Limits.delete_global_concurrency_limit_by_name
     )
 
-    def read_server(self) -> servers.Server:
-        """Say what the server is. It is asked once, before the first operation."""
-        if self._server is None:
-            self._server = servers.read(self._send(servers.ASK), self.address)
-        return self._server
-
     def _run(self, plan: Plan[T]) -> T:
         with contextlib.closing(plan):
             try:
                 request = next(plan)
-                self.read_server()
                 while True:
                     request = plan.send(self._send(request))
             except StopIteration as done:
@@ -141,8 +137,7 @@ class AsyncClient:
         self.settings = settings
         self.address = settings.address
         self._api = AsyncApi(settings)
-        self._limits = Limits(settings.address)
-        self._server = servers.known_unasked(settings)
+        self._limits = Limits(settings)
 
     async def __aenter__(self) -> Self:
         return self
@@ -150,10 +145,15 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self._api.close()
 
+    read_server = _awaitable(Limits.read_server)
+
     create_concurrency_limit = _awaitable(Limits.create_concurrency_limit)
     read_concurrency_limit_by_tag = _awaitable(Limits.read_concurrency_limit_by_tag)
     read_concurrency_limits = _awaitable(Limits.read_concurrency_limits)
+    read_concurrency_limit_use = _awaitable(Limits.read_concurrency_limit_use)
+    read_concurrency_limit_uses = _awaitable(Limits.read_concurrency_limit_uses)
     read_concurrency_limit_holders = _awaitable(Limits.read_concurrency_limit_holders)
+    revoke_concurrency_limit_slot = _awaitable(Limits.revoke_concurrency_limit_slot)
     update_concurrency_limit = _awaitable(Limits.update_concurrency_limit)
     reset_concurrency_limit_by_tag = _awaitable(Limits.reset_concurrency_limit_by_tag)
     delete_concurrency_limit_by_tag = _awaitable(Limits.delete_concurrency_limit_by_tag)
@@ -169,17 +169,10 @@ class AsyncClient:
         Limits.delete_global_concurrency_limit_by_name
     )
 
-    async def read_server(self) -> servers.Server:
-        """Say what the server is. It is asked once, before the first operation."""
-        if self._server is None:
-            self._server = servers.read(await self._send(servers.ASK), self.address)
-        return self._server
-
     async def _run(self, plan: Plan[T]) -> T:
         with contextlib.closing(plan):
             try:
                 request = next(plan)
-                await self.read_server()
                 while True:
                     request = plan.send(await self._send(request))
             except StopIteration as done:

@@ -45,6 +45,11 @@ class Dialect(Protocol):
     """One way to hold slots."""
 
     @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
     def expires(self) -> bool:
         """Whether slots come back when nobody reports in."""
         ...
@@ -85,6 +90,7 @@ _LIMITS: Final = TypeAdapter(list[_LimitReply])
 class Leases:
     """Slots that expire unless their holder reports in."""
 
+    name = "leases"
     expires = True
 
     def acquire(self, request: SlotRequest, holder: Holder) -> Request:
@@ -120,6 +126,7 @@ class Leases:
 class TagCalls:
     """Slots of tags that never expire: the holder's id alone gives them back."""
 
+    name = "the old tag calls"
     expires = False
 
     def acquire(self, request: SlotRequest, holder: Holder) -> Request:
@@ -146,6 +153,7 @@ class TagCalls:
 class Counters:
     """Slots that are only counted: nobody knows who has them."""
 
+    name = "bare counters"
     expires = False
 
     def acquire(self, request: SlotRequest, holder: Holder) -> Request:  # noqa: ARG002 - see the class

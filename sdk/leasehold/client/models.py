@@ -62,14 +62,52 @@ class GlobalConcurrencyLimitResponse(_Result):
     slot_decay_per_second: float = 0.0
 
 
-class RunHolder(BaseModel):
-    """A run that holds a slot, as far as the server knows it.
+class ConcurrencyLimitUse(BaseModel):
+    """A tag's limit, and how much of it is used.
 
     Attributes:
-        id: of the run.
-        name: of the run; None when the server does not know the run.
+        limit: in the form of tags, with its holders.
+        counted: in the form of global limits, with its counter; None where a server keeps tags
+            apart, and their holders are the count.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    limit: ConcurrencyLimit
+    counted: GlobalConcurrencyLimitResponse | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether both forms are one limit."""
+        return self.counted is not None and self.counted.id == self.limit.id
+
+    @property
+    def used(self) -> int:
+        """How many slots are in use, whoever counts them."""
+        return len(self.limit.active_slots) + self.unlisted
+
+    @property
+    def unlisted(self) -> int:
+        """How many slots are counted without a task run that holds them; below 0: uncounted."""
+        if self.counted is None:
+            return 0
+        listed = len(self.limit.active_slots) if self.is_shared else 0
+        return self.counted.active_slots - listed
+
+
+class RunHolder(BaseModel):
+    """A holder of a slot, as far as the server and the holder's id say.
+
+    Attributes:
+        id: of the task run, or of one slot of a task of this package: servers do not know its
+            runs.
+        name: of the run; None when the server does not know it.
         state: the name of the run's state; None likewise.
-        since: when the run started; None likewise.
+        since: when the run started, or when the slot was asked for; None when nobody says.
+        expires: whether the slot comes back when its holder no longer reports; None when the
+            server does not say.
+        has_ended: whether the run, or the flow run that it belongs to, is in a final state.
+        is_ours: whether this package took the slot.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -78,6 +116,9 @@ class RunHolder(BaseModel):
     name: str | None = None
     state: str | None = None
     since: datetime | None = None
+    expires: bool | None = None
+    has_ended: bool = False
+    is_ours: bool = False
 
 
 class _Wanted(BaseModel):

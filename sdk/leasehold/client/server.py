@@ -37,6 +37,9 @@ OLDEST: Final = Version("3.0.0")
 
 ASK: Final = Request("GET", "/admin/version")
 
+#: Servers are upgraded under running processes: what they are is asked again after this long.
+KNOWN_SECONDS: Final = 300.0
+
 _OK = 200
 
 
@@ -57,6 +60,19 @@ class Server:
     why: str
     tags: Dialect = LEASES
     plain: Dialect = LEASES
+
+    @property
+    def name(self) -> Name:
+        """What LEASEHOLD_DIALECT calls the way in which tags are held here."""
+        return "leases" if self.tags is LEASES else "legacy"
+
+    @property
+    def summary(self) -> str:
+        """How limits are held here, and why, in words."""
+        how = f"tags by {self.tags.name}, other limits by {self.plain.name}"
+        if self.tags is self.plain:
+            how = f"all by {self.tags.name}"
+        return f"{how}, because {self.why}"
 
     @property
     def may_be_converted(self) -> bool:
