@@ -27,6 +27,7 @@ from concurrency.simulated_server import (
 from leasehold.client.wire import SlotRequest
 from leasehold.concurrency.acquisition import Acquisition
 from leasehold.concurrency.keeper import Keeper
+from leasehold.exceptions import LeaseholdError
 from leasehold.settings import Settings
 
 if TYPE_CHECKING:
@@ -171,10 +172,12 @@ class Work:
         if self.state != "waiting":
             return
         self.error = self.acquisition.future.exception()
+        loop = self._process.world.loop
         if self.error is not None:
             self.state = "ended"
+            if not isinstance(self.error, LeaseholdError):  # a fault of ours, not the server's
+                loop.errors.append({"message": "work failed", "exception": self.error})
             return
-        loop = self._process.world.loop
         self.state, self.began_at = "running", loop.time()
         self._process.running[self] = None
         self.lease = self.acquisition.future.result()
