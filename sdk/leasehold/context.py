@@ -64,6 +64,11 @@ class RunContext:
         return dt.datetime.fromtimestamp(self._created, dt.timezone.utc)
 
     @property
+    def task_run(self) -> TaskRunContext | None:
+        """The task run that this is."""
+        return None
+
+    @property
     def flow_run(self) -> FlowRunContext | None:
         """The flow run that this is, or that it is part of."""
         run: RunContext | None = self

@@ -173,19 +173,18 @@ class FlowRun:
             state = Failed(message=message, data=error)
         else:
             state = Crashed(message=message, data=error)
-        if isinstance(error, Exception) and not state.is_cancelled():
-            if self.context.run_count <= self._flow.retries:
-                self._retry(state)
-                return
-            self.log.error("Failed with %s", message)
-        self._end(state)
+        may_retry = isinstance(error, Exception) and not state.is_cancelled()
+        if may_retry and self.context.run_count <= self._flow.retries:
+            self._retry(state)
+        else:
+            self._end(state)
 
     def _retry(self, state: State[Any]) -> None:
         self.log.warning(
             "Attempt %d of %d failed with %s. The next one starts in %g s.",
             self.context.run_count,
             self._flow.retries + 1,
-            state.message,
+            (state.message or "").rstrip("."),
             self._flow.retry_delay_seconds,
         )
         self._move(AwaitingRetry(message=state.message, data=state.data))

@@ -217,7 +217,7 @@ class TaskRun:
             "Attempt %d of %d failed with %s. The next one starts in %.3g s.",
             self.context.run_count,
             self.task.retries + 1,
-            state.message,
+            (state.message or "").rstrip("."),
             self.delay_seconds,
         )
         self.move(AwaitingRetry(message=state.message, data=state.data))
