@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from leasehold.futures import PrefectFuture
     from leasehold.tasks import Task
 
-#: Called with every run that enters a state, on the thread where it does; for those who show it.
+#: Called with every run that is submitted, or enters a state, where it does; for who shows it.
 observers: list[Callable[[TaskRun], None]] = []
 
 
@@ -104,13 +104,17 @@ class TaskRun:
         """The run's logger."""
         return RunLogger(get_logger("runs"), {"run": self.context})
 
+    def show(self) -> None:
+        """Show how it stands to those who watch."""
+        for observer in observers:
+            observer(self)
+
     def move(self, state: State[Any]) -> None:
         """Go to another state, and tell whom it concerns. After the last one nothing changes."""
         if self.ended:
             return
         self.context.state = state
-        for observer in observers:
-            observer(self)
+        self.show()
         task = self.context.task
         if state.is_running():
             hooks.call(task.on_running_hooks, task, self.context, state)

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from leasehold import __version__
-from leasehold.cli import global_limits, server, tag_limits
+from leasehold.cli import doctor, global_limits, run, server, tag_limits
 from leasehold.cli.rewriting import session_first
 from leasehold.cli.session import Session
 from leasehold.exceptions import LeaseholdError
@@ -71,6 +71,8 @@ def program(
 app.add_typer(tag_limits.app, name="limit")
 app.add_typer(global_limits.app, name="gcl")
 app.command(name="server")(server.show)
+app.command(name="doctor")(doctor.examine)
+app.command(name="run")(run.run)
 
 #: The names that scripts written for `prefect` use.
 app.add_typer(tag_limits.app, name="concurrency-limit", short_help="The same as limit.")

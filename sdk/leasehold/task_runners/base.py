@@ -120,6 +120,7 @@ class TaskRunner(ABC):
         with self._lock:
             self._open.update(dict.fromkeys(submissions))
         for submission in submissions:
+            submission.run.show()
             submission.wait_for_inputs()
         return [submission.future for submission in submissions]
 

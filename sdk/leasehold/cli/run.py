@@ -1,0 +1,213 @@
+"""``leasehold run FILE.py[:flow]``: run a flow of a file, even if its imports say `prefect`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leasehold.cli.session import Session  # noqa: TC001 - typer reads the annotations
+from leasehold.exceptions import (
+    LeaseholdError,
+    LimitExistsError,
+    LimitNotFoundError,
+    UnsupportedImportError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+    from leasehold.client import SyncClient
+    from leasehold.flows import Flow
+
+
+def run(
+    ctx: typer.Context,
+    entrypoint: Annotated[
+        str, typer.Argument(metavar="FILE.py[:FLOW]", help="The file, and which flow in it.")
+    ],
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="NAME=VALUE", help="A parameter; VALUE may be JSON."),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", metavar="TAG=N", help="A limit for the time of this run."),
+    ] = None,
+) -> None:
+    """Run a flow from a file, even if its imports still say prefect."""
+    session: Session = ctx.obj
+    path, wanted = _split(entrypoint)
+    parameters = {name: _value(text) for name, text in map(_pair, param or [])}
+    limits = {tag: _size(tag, text) for tag, text in map(_pair, limit or [])}
+    _choose_profile(session)
+    with _limits(session, limits), _own_traceback(path):
+        flow = _find(_load(path), path, wanted)
+        state = _call(flow, parameters)
+        if not state.is_completed():
+            state.outcome()
+
+
+def _split(entrypoint: str) -> tuple[Path, str | None]:
+    file, separator, flow = entrypoint.rpartition(":")
+    if not separator or flow.endswith(".py"):
+        file, flow = entrypoint, ""
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise typer.BadParameter(f"There is no file {file}.", param_hint="FILE.py[:FLOW]")
+    return path, flow or None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise typer.BadParameter(f"{text!r} is not of the form NAME=VALUE.")
+    return name, value
+
+
+def _value(text: str) -> Any:
+    """Read a parameter: JSON where it is that, else a string. The flow converts it further."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _size(tag: str, text: str) -> int:
+    if not text.isdecimal():
+        raise typer.BadParameter(f"The limit of {tag!r} must be a whole number; it is {text!r}.")
+    return int(text)
+
+
+def _choose_profile(session: Session) -> None:
+    """Have the flow use the profile of the command line, which wins over the environment."""
+    if session.profile is not None:
+        for name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"):
+            os.environ.pop(name, None)
+        os.environ["PREFECT_PROFILE"] = session.profile
+
+
+@contextlib.contextmanager
+def _limits(session: Session, limits: dict[str, int]) -> Iterator[None]:
+    """Make limits, and remove them again."""
+    if not limits:
+        yield
+        return
+    made = []
+    with session.connect() as client:
+        try:
+            for tag, size in limits.items():
+                if _exists(client, tag):
+                    raise LimitExistsError(
+                        f"The tag {tag!r} has a limit already, which others may rely on. Leave "
+                        f"--limit {tag}={size} out, or change it for all: leasehold limit update "
+                        f"{tag} {size}.",
+                        name=tag,
+                    )
+                client.create_concurrency_limit(tag, size)
+                made.append(tag)
+            yield
+        finally:
+            for tag in made:
+                client.delete_concurrency_limit_by_tag(tag)
+
+
+def _exists(client: SyncClient, tag: str) -> bool:
+    try:
+        client.read_concurrency_limit_by_tag(tag)
+    except LimitNotFoundError:
+        return False
+    return True
+
+
+def _load(path: Path) -> ModuleType:
+    """Import a file by its name, so that worker processes can import it too."""
+    from leasehold import alias
+
+    alias.install()
+    sys.path.insert(0, str(path.parent))
+    sys.argv = [str(path)]
+    name = path.stem
+    if name in sys.stdlib_module_names or name.partition(".")[0] in {"leasehold", "prefect"}:
+        name = f"{name}_flow_file"  # not in the way of a module that others import
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise LeaseholdError(f"{path} is no Python file: its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _find(module: ModuleType, path: Path, wanted: str | None) -> Flow[..., Any]:
+    from leasehold.flows import Flow
+
+    flows = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, Flow) and value.fn.__module__ == module.__name__
+    }
+    if wanted is not None:
+        for name, flow in flows.items():
+            if wanted in {name, flow.name}:
+                return flow
+    elif len(flows) == 1:
+        return next(iter(flows.values()))
+    if not flows:
+        raise LeaseholdError(f"{path.name} has no function decorated with @flow.")
+    names = ", ".join(flows)
+    if wanted is not None:
+        raise LeaseholdError(f"{path.name} has no flow {wanted!r}. It has: {names}.")
+    raise LeaseholdError(
+        f"{path.name} has several flows: {names}. Say which: leasehold run "
+        f"{path.name}:{next(iter(flows))}"
+    )
+
+
+def _call(flow: Flow[..., Any], parameters: dict[str, Any]) -> Any:
+    from leasehold.cli.progress import shown
+
+    with shown():
+        state: Any = flow(**parameters, return_state=True)
+        if flow.isasync:
+            import asyncio
+
+            state = asyncio.run(state)
+    return state
+
+
+@contextlib.contextmanager
+def _own_traceback(path: Path) -> Iterator[None]:
+    """Show errors of the file as Python would, without the frames of this program."""
+    try:
+        yield
+    except (typer.Exit, UnsupportedImportError, LeaseholdError) as error:
+        line = _line_in(path, error)
+        if isinstance(error, UnsupportedImportError) and line is not None:
+            raise UnsupportedImportError(
+                f"{path.name}, line {line}: {error}", feature=error.feature
+            ) from None
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the file raises is shown
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename != str(path):
+            frames = frames.tb_next
+        traceback.print_exception(type(error), error, frames or error.__traceback__)
+        raise typer.Exit(1) from None
+
+
+def _line_in(path: Path, error: BaseException) -> int | None:
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(path)
+    ]
+    return lines[-1] if lines else None
