@@ -29,6 +29,7 @@
     ├── LedgerError                 the embedded ledger's file at `path` cannot be used
     ├── LimitNotFoundError          administration: no such limit
     ├── LimitExistsError            administration: the name is taken
+    ├── LimitInUseError             administration: not while slots are held
     ├── ConcurrencySlotAcquisitionError    no slot for `names`: …
     │   ├── AcquireConcurrencySlotTimeoutError   not within the time allowed
     │   ├── ZeroLimitError          a limit of 0 admits nothing
@@ -326,6 +327,18 @@ class LimitExistsError(LeaseholdError):
     def __init__(self, message: str, *, name: str) -> None:
         super().__init__(message)
         self.name = name
+
+
+class LimitInUseError(LeaseholdError):
+    """Administration: this cannot be done while slots of the limits are held.
+
+    Attributes:
+        names: the limits or the tags whose slots are held.
+    """
+
+    def __init__(self, message: str, *, names: Iterable[str]) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 class ConcurrencySlotAcquisitionError(LeaseholdError):

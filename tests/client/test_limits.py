@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import uuid
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -18,9 +18,6 @@ from leasehold.client import (
     get_client,
 )
 from leasehold.client.changes import _observers, on_change
-from leasehold.client.dialect import LEASES
-from leasehold.client.http import SyncApi
-from leasehold.client.wire import Holder, SlotRequest
 from leasehold.exceptions import (
     InvalidLimitError,
     InvalidTagError,
@@ -29,17 +26,16 @@ from leasehold.exceptions import (
     ParameterError,
 )
 from leasehold.settings import Settings
+from places import EVERYWHERE, occupy, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.server)])
+@pytest.fixture(params=EVERYWHERE)
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    if request.param == "embedded":
-        return Settings(home=tmp_path)
-    return Settings(api_url=cast("str", request.getfixturevalue("prefect_server_url")))
+    return settings_of(request.param, request, tmp_path)
 
 
 @pytest.fixture
@@ -68,14 +64,6 @@ def name(client: SyncClient) -> Iterator[str]:
     yield name
     with contextlib.suppress(LimitNotFoundError):
         client.delete_global_concurrency_limit_by_name(name)
-
-
-def occupy(settings: Settings, limit: str) -> uuid.UUID:
-    """Take a slot, as a task run would."""
-    holder = Holder(uuid.uuid4())
-    with SyncApi(settings) as api:
-        assert api.send(LEASES.acquire(SlotRequest((limit,)), holder)).status == 200
-    return holder.id
 
 
 def test_a_tags_limit_can_be_made_read_changed_and_deleted(client: SyncClient, tag: str) -> None:
@@ -115,28 +103,26 @@ def test_every_change_of_a_limit_that_is_not_there_names_it(client: SyncClient, 
 
 
 @pytest.mark.parametrize("tag", ["ü#?"], indirect=True)
-def test_a_holder_is_listed_by_the_id_of_its_run(
-    client: SyncClient, tag: str, settings: Settings
-) -> None:
+def test_a_holder_is_listed_by_the_id_of_its_run(client: SyncClient, tag: str) -> None:
     client.create_concurrency_limit(tag, 2)
-    run = occupy(settings, f"tag:{tag}")
+    run = uuid.uuid4()
+    occupy(client, f"tag:{tag}", run)
     assert client.read_concurrency_limit_by_tag(tag).active_slots == [run]
     (holder,) = client.read_concurrency_limit_holders(tag)
     assert (holder.id, holder.name, holder.state, holder.since) == (run, None, None, None)
 
 
 @pytest.mark.parametrize("tag", ["plain"], indirect=True)
-def test_after_a_reset_all_slots_can_be_had_again(
-    client: SyncClient, tag: str, settings: Settings
-) -> None:
+def test_after_a_reset_all_slots_can_be_had_again(client: SyncClient, tag: str) -> None:
     client.create_concurrency_limit(tag, 2)
-    occupy(settings, f"tag:{tag}")
-    occupy(settings, f"tag:{tag}")
+    occupy(client, f"tag:{tag}", uuid.uuid4())
+    occupy(client, f"tag:{tag}", uuid.uuid4())
     client.reset_concurrency_limit_by_tag(tag)
     assert client.read_concurrency_limit_by_tag(tag).active_slots == []
-    assert client.read_global_concurrency_limit_by_name(f"tag:{tag}").active_slots == 0
-    occupy(settings, f"tag:{tag}")
-    occupy(settings, f"tag:{tag}")
+    assert client.read_concurrency_limit_use(tag).used == 0
+    occupy(client, f"tag:{tag}", uuid.uuid4())
+    occupy(client, f"tag:{tag}", uuid.uuid4())
+    assert client.read_concurrency_limit_use(tag).used == 2
 
 
 @pytest.mark.parametrize("tag", ["plain"], indirect=True)
@@ -145,7 +131,7 @@ def test_a_reset_can_leave_slots_to_chosen_runs(client: SyncClient, tag: str) ->
     run = uuid.uuid4()
     client.reset_concurrency_limit_by_tag(tag, slot_override=[run])
     assert client.read_concurrency_limit_by_tag(tag).active_slots == [run]
-    assert client.read_global_concurrency_limit_by_name(f"tag:{tag}").active_slots == 1
+    assert client.read_concurrency_limit_use(tag).used == 1
 
 
 @pytest.mark.parametrize("tag", ["plain"], indirect=True)

@@ -86,6 +86,11 @@ class Session:
         return sys.stdin.isatty() and sys.stdout.isatty()
 
 
+def slots_of(count: int) -> str:
+    """Say a number of slots: ``1 slot``, ``2 slots``."""
+    return f"{count} slot{'' if count == 1 else 's'}"
+
+
 def confirm(question: str) -> None:
     """Ask on stderr, and end the program with exit code 1 unless the answer is yes."""
     typer.echo(f"{question} [y/N]: ", nl=False, err=True)

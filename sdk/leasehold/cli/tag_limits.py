@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leasehold.cli.output import ago, print_json, print_table
-from leasehold.cli.session import Command, Json, Output, Session, Yes, confirm
+from leasehold.cli.session import Command, Json, Output, Session, Yes, confirm, slots_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from leasehold.client.clients import SyncClient
-    from leasehold.client.models import ConcurrencyLimit, RunHolder
+    from leasehold.client.models import ConcurrencyLimitUse, RunHolder
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,14 +73,12 @@ def ls(
 ) -> None:
     """List the limits of tags, and how much of each is used."""
     with _connect(ctx) as client:
-        found = client.read_concurrency_limits(limit, offset)
-        used = _used(client) if found else {}
-    found.sort(key=lambda one: one.tag)
+        found = client.read_concurrency_limit_uses(limit, offset)
     if json or output:
-        print_json([_as_json(one, used.get(one.tag)) for one in found])
+        print_json([_as_json(one) for one in found])
     elif found:
         rows = [
-            (one.tag, one.concurrency_limit, used.get(one.tag, "?"), len(one.active_slots))
+            (one.limit.tag, one.limit.concurrency_limit, one.used, len(one.limit.active_slots))
             for one in found
         ]
         print_table(("tag", "limit", "used", "task runs"), rows)
@@ -97,16 +95,17 @@ def ls(
 def inspect(ctx: typer.Context, tag: Tag, *, json: Json = False, output: Output = None) -> None:
     """Show a tag's limit, and who holds its slots."""
     with _connect(ctx) as client:
-        described = _described(client, tag)
+        use = client.read_concurrency_limit_use(tag)
         holders = client.read_concurrency_limit_holders(tag)
     if json or output:
-        print_json({**described, "holders": [one.model_dump(mode="json") for one in holders]})
+        print_json({**_as_json(use), "holders": [one.model_dump(mode="json") for one in holders]})
         return
-    used, size = described["used"], described["concurrency_limit"]
-    typer.echo(f"Tag {tag!r}: {used} of {size} slots in use, at {client.address}.")
+    size = use.limit.concurrency_limit
+    typer.echo(f"Tag {tag!r}: {use.used} of {slots_of(size)} in use, at {client.address}.")
     if holders:
-        print_table(("task run", "name", "state", "started"), [_row(one) for one in holders])
-    _explain(used, size, holders, embedded=client.settings.api_url is None)
+        columns = ("task run", "name", "state", "since", "expires")
+        print_table(columns, [_row(one) for one in holders])
+    _explain(use, holders)
 
 
 @app.command(cls=Command)
@@ -114,15 +113,65 @@ def reset(ctx: typer.Context, tag: Tag, *, yes: Yes = False, json: Json = False)
     """Take a tag's slots from all who hold them."""
     session: Session = ctx.obj
     with _connect(ctx) as client:
-        used = _described(client, tag)["used"]
+        used = client.read_concurrency_limit_use(tag).used
         if used and not yes:
             _allow_reset(session, tag, used)
         client.reset_concurrency_limit_by_tag(tag)
         if json:
             print_json(_described(client, tag))
             return
-    freed = f"{_slots(used)} freed" if used else "no slot was in use"
+    freed = f"{slots_of(used)} freed" if used else "no slot was in use"
     typer.echo(f"Reset the limit for tag {tag!r}: {freed}.")
+
+
+@app.command(cls=Command)
+def convert(
+    ctx: typer.Context,
+    *,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; else only say what it does.")] = (
+        False
+    ),
+    json: Json = False,
+) -> None:
+    """Have tags held by leases on a server 3.4.9 - 3.4.18.
+
+    Such a server has leases, but not for tags. This makes each tag's limit a global limit tag:TAG
+    as well; from then on tasks of leasehold use leases there. It is refused while a slot is held.
+
+    Programs that are running notice within a minute. Clients on the old path (Prefect's own, and
+    old ones of ours) go on using the old limit, which stays: they and leasehold count apart then,
+    so that up to twice the limit may run until these clients are gone too. limit create, update
+    and delete change both. An upgrade of the server later needs no other step: it keeps the global
+    limits and removes the old ones. To undo: leasehold gcl delete tag:TAG, for all tags.
+    """
+    with _connect(ctx) as client:
+        found = client.convert_limits() if apply else client.read_unconverted_limits()
+        server = client.read_server()
+    if json:
+        print_json({"applied": apply, "tags": [_as_json(one) for one in found]})
+    elif not found:
+        why = "all tags are converted" if server.may_be_converted else server.why
+        typer.echo(f"Nothing to do at {client.address}: {why}.")
+    elif apply:
+        for one in found:
+            typer.echo(f"Converted tag {one.limit.tag!r}: {_at_once(one.limit.concurrency_limit)}.")
+        typer.echo("Running programs notice within a minute. Old clients count apart: see --help.")
+    else:
+        rows = [
+            (one.limit.tag, one.limit.concurrency_limit, f"tag:{one.limit.tag}", one.used)
+            for one in found
+        ]
+        print_table(("tag", "limit", "becomes", "held now"), rows)
+        typer.echo(_next_step(sum(one.used for one in found)))
+
+
+def _next_step(held: int) -> str:
+    if held:
+        return f"Not now: {slots_of(held)} held. Nothing was changed."
+    return (
+        "Nothing was changed. With --apply, tasks of leasehold hold these by leases; clients on "
+        "the old path go on counting apart, up to the limit once more: see --help."
+    )
 
 
 @app.command(cls=Command)
@@ -147,8 +196,8 @@ def _connect(ctx: typer.Context) -> SyncClient:
 
 def _allow_reset(session: Session, tag: str, used: int) -> None:
     consequence = (
-        f"{_slots(used)} of tag {tag!r} {'is' if used == 1 else 'are'} in use. Tasks that hold one "
-        "go on, so that more may run at once than the limit says."
+        f"{slots_of(used)} of tag {tag!r} {'is' if used == 1 else 'are'} in use. Tasks that hold "
+        "one go on, so that more may run at once than the limit says."
     )
     if session.may_ask:
         confirm(f"{consequence} Reset all the same?")
@@ -171,51 +220,38 @@ def _size(client: SyncClient, tag: str) -> int | None:
         return None
 
 
-def _used(client: SyncClient) -> dict[str, int]:
-    """Count the slots in use by tag. The limits of tags themselves list task runs only."""
-    return {
-        one.name.removeprefix("tag:"): one.active_slots
-        for one in client.read_global_concurrency_limits(None)
-        if one.name.startswith("tag:")
-    }
-
-
 def _described(client: SyncClient, tag: str) -> dict[str, Any]:
-    limit = client.read_concurrency_limit_by_tag(tag)
-    counted = client.read_global_concurrency_limit_by_name(f"tag:{tag}")
-    return _as_json(limit, counted.active_slots)
+    return _as_json(client.read_concurrency_limit_use(tag))
 
 
-def _as_json(limit: ConcurrencyLimit, used: int | None) -> dict[str, Any]:
-    return {**limit.model_dump(mode="json"), "used": used}
+def _as_json(use: ConcurrencyLimitUse) -> dict[str, Any]:
+    return {**use.limit.model_dump(mode="json"), "used": use.used}
 
 
-def _row(holder: RunHolder) -> tuple[str, str, str, str]:
-    return str(holder.id), holder.name or "-", holder.state or "-", ago(holder.since) or "-"
+def _row(holder: RunHolder) -> tuple[str, ...]:
+    name = "a task of leasehold" if holder.is_ours else holder.name or "-"
+    expires = {True: "yes", False: "no", None: "?"}[holder.expires]
+    return str(holder.id), name, holder.state or "-", ago(holder.since) or "-", expires
 
 
-def _explain(used: int, size: int, holders: Sequence[RunHolder], *, embedded: bool) -> None:
-    if not size:
+def _explain(use: ConcurrencyLimitUse, holders: Sequence[RunHolder]) -> None:
+    if not use.limit.concurrency_limit:
         typer.echo("A limit of 0 admits nobody: tasks with this tag fail.")
-    if not used:
-        return
-    if used > len(holders):
-        others = _slots(used - len(holders))
-        typer.echo(f"{others} held by what is not listed: a flow, or a holder that is gone.")
-    if embedded:
-        typer.echo("A slot comes back when its holder's process ends, or no longer reports.")
-        return
-    if any(one.name is None for one in holders):
-        typer.echo("Runs without a name are not known to the server; runs of leasehold never are.")
-    typer.echo(
-        "A slot held by a lease expires when its holder no longer reports; one taken through the "
-        "old tag calls never does. The server does not say which is which."
-    )
+    if use.unlisted > 0:
+        others = "leases, which this server does not list"
+        if use.is_shared:
+            others = "what is not listed: a flow, or a holder that is gone (leasehold doctor)"
+        typer.echo(f"{slots_of(use.unlisted)} held by {others}.")
+    if any(one.expires for one in holders):
+        typer.echo("expires, yes: the slot comes back when its holder no longer reports.")
+    if any(one.expires is False for one in holders):
+        typer.echo("expires, no: a slot taken by the old tag calls stays until it is given back.")
+    if any(one.expires is None for one in holders):
+        typer.echo(
+            "expires, ?: the server does not say. A slot held by a lease comes back when its "
+            "holder no longer reports; one taken by the old tag calls does not."
+        )
 
 
 def _at_once(size: int) -> str:
     return f"at most {size} at once" if size else "nobody is admitted (0)"
-
-
-def _slots(count: int) -> str:
-    return f"{count} slot{'' if count == 1 else 's'}"

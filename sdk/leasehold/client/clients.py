@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 import anyio
 import tenacity
 
+from leasehold.client import convert, doctor
 from leasehold.client.http import AsyncApi, SyncApi
 from leasehold.client.limits import Limits
 from leasehold.client.retries import Answer, Tries
@@ -93,6 +94,12 @@ class SyncClient:
     update_concurrency_limit = _blocking(Limits.update_concurrency_limit)
     reset_concurrency_limit_by_tag = _blocking(Limits.reset_concurrency_limit_by_tag)
     delete_concurrency_limit_by_tag = _blocking(Limits.delete_concurrency_limit_by_tag)
+    settle_concurrency_limit_counter = _blocking(Limits.settle_concurrency_limit_counter)
+
+    examine_limits = _blocking(doctor.examine_limits)
+    mend_limit = _blocking(doctor.mend_limit)
+    read_unconverted_limits = _blocking(convert.read_unconverted_limits)
+    convert_limits = _blocking(convert.convert_limits)
 
     create_global_concurrency_limit = _blocking(Limits.create_global_concurrency_limit)
     read_global_concurrency_limit_by_name = _blocking(Limits.read_global_concurrency_limit_by_name)
@@ -157,6 +164,12 @@ class AsyncClient:
     update_concurrency_limit = _awaitable(Limits.update_concurrency_limit)
     reset_concurrency_limit_by_tag = _awaitable(Limits.reset_concurrency_limit_by_tag)
     delete_concurrency_limit_by_tag = _awaitable(Limits.delete_concurrency_limit_by_tag)
+    settle_concurrency_limit_counter = _awaitable(Limits.settle_concurrency_limit_counter)
+
+    examine_limits = _awaitable(doctor.examine_limits)
+    mend_limit = _awaitable(doctor.mend_limit)
+    read_unconverted_limits = _awaitable(convert.read_unconverted_limits)
+    convert_limits = _awaitable(convert.convert_limits)
 
     create_global_concurrency_limit = _awaitable(Limits.create_global_concurrency_limit)
     read_global_concurrency_limit_by_name = _awaitable(Limits.read_global_concurrency_limit_by_name)

@@ -80,8 +80,8 @@ class Limits(GlobalLimits):
         with changing(name):
             answer = yield from self._ask("POST", _TAGS, body)
             made = self._read(_TAG_LIMIT, answer, name)
-            if (yield from self._count_apart(made)) is not None:
-                yield from self._patch(tag, limit=concurrency_limit)
+            if (yield from self._is_converted()):
+                yield from self.upsert_global_concurrency_limit_by_name(name, concurrency_limit)
         return made.id
 
     def read_concurrency_limit_by_tag(self, tag: str) -> Plan[ConcurrencyLimit]:
@@ -222,8 +222,14 @@ class Limits(GlobalLimits):
             answer = yield from self._ask("POST", f"{_TAGS}decrement", body)
         self._check(answer, tag_limit(tag))
 
-    def settle_concurrency_limit_counter(self, tag: str) -> Plan[int]:
+    def settle_concurrency_limit_counter(
+        self, tag: str, *, at_most: int | None = None
+    ) -> Plan[int]:
         """Make a tag's counter say what the list of its holders says.
+
+        Args:
+            tag: whose counter.
+            at_most: change it by so many slots at most; None: by as many as it takes.
 
         Returns:
             How many slots this freed; negative: so many were not counted.
@@ -232,14 +238,16 @@ class Limits(GlobalLimits):
             LimitNotFoundError: the tag has no limit.
         """
         use = yield from self.read_concurrency_limit_use(tag)
-        if use.unlisted > 0:
+        most = abs(use.unlisted) if at_most is None else at_most
+        change = max(-most, min(use.unlisted, most))
+        if change > 0:
             # Relative, so that a slot that is taken or given back meanwhile counts all the same.
-            body = {"names": [tag_limit(tag)], "slots": use.unlisted}
+            body = {"names": [tag_limit(tag)], "slots": change}
             answer = yield from self._ask("POST", "/v2/concurrency_limits/decrement", body)
             self._check(answer, tag_limit(tag))
-        elif use.unlisted < 0:
-            yield from self._patch(tag, active_slots=len(use.limit.active_slots))
-        return use.unlisted
+        elif change < 0 and use.counted is not None:
+            yield from self._patch(tag, active_slots=use.counted.active_slots - change)
+        return change
 
     # -- what they share
 
@@ -254,12 +262,12 @@ class Limits(GlobalLimits):
             return (yield from self.read_global_concurrency_limit_by_name(tag_limit(tag)))
         return None
 
-    def _count_apart(self, limit: ConcurrencyLimit) -> Plan[GlobalConcurrencyLimitResponse | None]:
-        """Read the global limit that stands beside a tag's own: on a converted server only."""
-        if (yield from self.read_server()).tags is not TAG_CALLS:
-            return None
-        use = ConcurrencyLimitUse(limit=limit, counted=(yield from self._counted(limit.tag)))
-        return None if use.is_shared else use.counted
+    def _is_converted(self) -> Plan[bool]:
+        """Say whether tags have global limits beside their own: see `convert`."""
+        if not (yield from self.read_server()).may_be_converted:
+            return False
+        everything = yield from self.read_global_concurrency_limits(None)
+        return any(one.name.startswith(TAG_PREFIX) for one in everything)
 
     def _patch(self, tag: str, **values: int) -> Plan[None]:
         answer = yield from self._ask("PATCH", global_path(tag_limit(tag)), values)

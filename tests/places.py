@@ -1,0 +1,57 @@
+"""Where tests of the administration run: the embedded ledger, and real servers of four versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from leasehold.client.http import SyncApi
+from leasehold.client.wire import Holder, SlotRequest
+from leasehold.settings import Settings
+
+if TYPE_CHECKING:
+    import uuid
+    from pathlib import Path
+
+    from leasehold.client import SyncClient
+
+EMBEDDED: Final = "embedded"
+NEWEST: Final = "3.8.8"
+OLD: Final = ("3.0.11", "3.4.18", "3.4.25")
+
+#: Servers whose limits of tags are global limits, and those that keep them apart.
+UNIFIED: Final = ("3.4.25", NEWEST)
+DIVIDED: Final = ("3.0.11", "3.4.18")
+
+
+def places(*names: str) -> list[Any]:
+    """Make parameters of places; the older servers take their time, and are left to `test-all`."""
+    return [
+        pytest.param(
+            name,
+            marks=[
+                *([] if name == EMBEDDED else [pytest.mark.server(name)]),
+                *([pytest.mark.slow] if name in OLD else []),
+            ],
+        )
+        for name in names
+    ]
+
+
+EVERYWHERE: Final = places(EMBEDDED, NEWEST, *OLD)
+
+
+def settings_of(place: str, request: pytest.FixtureRequest, home: Path) -> Settings:
+    """Say how to reach a place."""
+    if place == EMBEDDED:
+        return Settings(home=home)
+    return Settings(api_url=request.getfixturevalue("server_of")(place).url, source="a test")
+
+
+def occupy(client: SyncClient, limit: str, holder: uuid.UUID, slots: int = 1) -> None:
+    """Take a slot as a task would: by a lease, or by the old tag calls where there are none."""
+    wanted = SlotRequest((limit,), slots)
+    with SyncApi(client.settings) as api:
+        reply = api.send(client.read_server().dialect(wanted).acquire(wanted, Holder(holder)))
+    assert reply.status == 200, reply.text
