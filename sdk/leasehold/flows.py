@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 _HOOKS = ("on_completion", "on_failure", "on_cancellation", "on_crashed", "on_running")
 
 
-class Flow(Decorated, Generic[P, R]):
+class Flow(Decorated, Generic[P, R_co]):
     """A function whose calls are flow runs; made by `@flow`, which documents the arguments.
 
     Attributes:
@@ -34,9 +35,11 @@ class Flow(Decorated, Generic[P, R]):
         name: what messages call it.
     """
 
+    fn: Callable[P, R_co]
+
     def __init__(
         self,
-        fn: Callable[P, R],
+        fn: Callable[P, R_co],
         *,
         name: str | None = None,
         description: str | None = None,
@@ -82,7 +85,7 @@ class Flow(Decorated, Generic[P, R]):
         self.on_running_hooks = hooks.checked(who, "on_running", on_running)
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
     @overload
     def __call__(
@@ -93,7 +96,7 @@ class Flow(Decorated, Generic[P, R]):
     ) -> Coroutine[Any, Any, State[T]]: ...
 
     @overload
-    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State[R]: ...
+    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State[R_co]: ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow, wait for all its tasks, and give its result; an async flow is awaited.
@@ -125,7 +128,7 @@ class Flow(Decorated, Generic[P, R]):
         run = await FlowRun(self, args, kwargs).run_async()
         return run.outcome(return_state=return_state)
 
-    def with_options(self, **changes: Any) -> Flow[P, R]:
+    def with_options(self, **changes: Any) -> Flow[P, R_co]:
         """Make a copy with some options changed; they are those of `@flow`."""
         same = {name: getattr(self, name) for name in OPTIONS if name not in _HOOKS}
         same |= {name: list(getattr(self, f"{name}_hooks")) for name in _HOOKS}

@@ -28,12 +28,13 @@ __all__ = ["Task", "exponential_backoff", "task", "unmapped"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 OnLeaseLost = Literal["regain", "cancel", "ignore"]
 
 
-class Task(Decorated, Generic[P, R]):
+class Task(Decorated, Generic[P, R_co]):
     """A function whose calls are runs; made by `@task`, which documents the arguments.
 
     Attributes:
@@ -42,9 +43,11 @@ class Task(Decorated, Generic[P, R]):
         tags: the tags of every run of it.
     """
 
+    fn: Callable[P, R_co]
+
     def __init__(
         self,
-        fn: Callable[P, R],
+        fn: Callable[P, R_co],
         *,
         name: str | None = None,
         description: str | None = None,
@@ -100,7 +103,7 @@ class Task(Decorated, Generic[P, R]):
         self._serial = itertools.count(1)
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
     @overload
     def __call__(
@@ -111,10 +114,10 @@ class Task(Decorated, Generic[P, R]):
     ) -> Coroutine[Any, Any, State[T]]: ...
 
     @overload
-    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State[R]: ...
+    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State[R_co]: ...
 
     @overload
-    def __call__(self, *args: Any, wait_for: Iterable[Any], **kwargs: Any) -> R: ...
+    def __call__(self, *args: Any, wait_for: Iterable[Any], **kwargs: Any) -> R_co: ...
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task here, and give its result; an async task is awaited.
@@ -144,7 +147,7 @@ class Task(Decorated, Generic[P, R]):
     @overload
     def submit(
         self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-    ) -> State[R]: ...
+    ) -> State[R_co]: ...
 
     @overload
     def submit(
@@ -162,7 +165,7 @@ class Task(Decorated, Generic[P, R]):
         return_state: Literal[False] = False,
         wait_for: Any = None,
         **kwargs: Any,
-    ) -> PrefectFuture[R]: ...
+    ) -> PrefectFuture[R_co]: ...
 
     def submit(
         self,
@@ -200,7 +203,7 @@ class Task(Decorated, Generic[P, R]):
     @overload
     def map(
         self, *args: Any, return_state: Literal[True], wait_for: Any = None, **kwargs: Any
-    ) -> list[State[R]]: ...
+    ) -> list[State[R_co]]: ...
 
     @overload
     def map(
@@ -218,7 +221,7 @@ class Task(Decorated, Generic[P, R]):
         return_state: Literal[False] = False,
         wait_for: Any = None,
         **kwargs: Any,
-    ) -> PrefectFutureList[R]: ...
+    ) -> PrefectFutureList[R_co]: ...
 
     def map(
         self,
@@ -260,7 +263,7 @@ class Task(Decorated, Generic[P, R]):
             return [future.state for future in futures]
         return futures
 
-    def with_options(self, **changes: Any) -> Task[P, R]:
+    def with_options(self, **changes: Any) -> Task[P, R_co]:
         """Make a copy with some options changed; they are those of `@task`.
 
         Example:
