@@ -6,8 +6,7 @@ about needless ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import assert_type
 
@@ -15,6 +14,9 @@ from leasehold import as_completed, concurrency, flow, task, unmapped, wait
 from leasehold.futures import PrefectFuture, PrefectFutureList
 from leasehold.states import State
 from leasehold.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @task
