@@ -7,6 +7,7 @@ next attempt, and the hooks that tell of the end, come after the slots were give
 
 from __future__ import annotations
 
+import functools
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from leasehold.client.wire import SlotRequest
     from leasehold.concurrency.hold import Hold
     from leasehold.futures import PrefectFuture
     from leasehold.tasks import Task
@@ -148,21 +150,32 @@ class TaskRun:
             self.raised(error)
         return not self.ended
 
-    def hold(self) -> Hold | None:
-        """Make the hold for the next attempt; None when no limit can apply.
+    def slots(self) -> SlotRequest | None:
+        """Say which slots the next attempt needs; None when no limit can apply.
 
         Raises:
             InvalidTagError: a tag that no server accepts.
         """
         if not self.context.tags:
             return None
-        from leasehold.concurrency.acquisition import Acquisition
-        from leasehold.concurrency.hold import Hold, held_names, slot_request
+        if not self._nested:
+            return _slots_of(self.context.tags)
+        from leasehold.concurrency.hold import held_names
 
-        names = {f"tag:{tag}" for tag in self.context.tags}
-        request = slot_request(names - held_names() if self._nested else names)
+        return _slots_of(self.context.tags, held_names())
+
+    def hold(self) -> Hold | None:
+        """Make the hold for the next attempt; None when no limit can apply.
+
+        Raises:
+            InvalidTagError: a tag that no server accepts.
+        """
+        request = self.slots()
         if request is None:
             return None
+        from leasehold.concurrency.acquisition import Acquisition
+        from leasehold.concurrency.hold import Hold
+
         return Hold(
             Acquisition(request, who=self.context.name, on_lost=self.task.on_lease_lost or "regain")
         )
@@ -225,6 +238,14 @@ class TaskRun:
             self.delay_seconds,
         )
         self.move(AwaitingRetry(message=state.message, data=state.data))
+
+
+@functools.lru_cache(maxsize=1024)
+def _slots_of(tags: frozenset[str], held: frozenset[str] = frozenset()) -> SlotRequest | None:
+    """Turn tags into a request; many runs share one."""
+    from leasehold.concurrency.hold import slot_request
+
+    return slot_request({f"tag:{tag}" for tag in tags} - held)
 
 
 def _is_last(state: State[Any]) -> bool:

@@ -165,10 +165,10 @@ class TaskRunner(ABC):
 
     # -- for submissions
 
-    def wait_for_slots(self, submission: Submission, hold: Hold) -> None:
+    def wait_for_slots(self, submission: Submission, request: SlotRequest) -> None:
         """Ask for slots when a worker is free to use them."""
         with self._lock:
-            line = self._lines.setdefault(hold.acquisition.request, deque())
+            line = self._lines.setdefault(request, deque())
             line.append(submission)
         self._ask()
 
@@ -290,18 +290,19 @@ class Submission:
         if self.run.cancelled:
             return
         try:
-            self._hold = self.run.hold()
+            request = self.run.slots()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the run's outcome
             self.fail(error)
             return
-        if self._hold is None:
+        if request is None:
             self._runner.work(self)
         else:
-            self.run.wants = self._hold.acquisition.request.names
-            self._runner.wait_for_slots(self, self._hold)
+            self.run.wants = request.names
+            self._runner.wait_for_slots(self, request)
 
     def ask(self) -> None:
         """Ask for the slots, and go on when they are granted or refused."""
+        self._hold = self.run.hold()
         assert self._hold is not None
         self._hold.future.add_done_callback(lambda _: self._slots_are_there())
         try:
