@@ -177,6 +177,25 @@ def test_which_flow_must_be_clear(write: Write) -> None:
     assert "no function decorated with @flow" in none.stderr
 
 
+def test_of_several_flows_the_one_that_the_script_starts_is_run(write: Write) -> None:
+    path = write("""
+        from prefect import flow
+
+        @flow
+        def inner():
+            print("inner")
+
+        @flow
+        def outer():
+            inner()
+            print("outer")
+
+        if __name__ == "__main__":
+            outer()
+    """)
+    assert run(path).stdout == "inner\nouter\n"
+
+
 @pytest.mark.parametrize(
     "arguments", [["missing.py"], ["--param", "x"], ["--limit", "database=many"]]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import json
@@ -161,6 +162,10 @@ def _find(module: ModuleType, path: Path, wanted: str | None) -> Flow[..., Any]:
                 return flow
     elif len(flows) == 1:
         return next(iter(flows.values()))
+    else:
+        for name in _started_by_main(path):
+            if name in flows:
+                return flows[name]
     if not flows:
         raise LeaseholdError(f"{path.name} has no function decorated with @flow.")
     names = ", ".join(flows)
@@ -170,6 +175,15 @@ def _find(module: ModuleType, path: Path, wanted: str | None) -> Flow[..., Any]:
         f"{path.name} has several flows: {names}. Say which: leasehold run "
         f"{path.name}:{next(iter(flows))}"
     )
+
+
+def _started_by_main(path: Path) -> Iterator[str]:
+    """Give the names that the file calls when it is run as a script."""
+    for node in ast.parse(path.read_bytes()).body:
+        if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):
+            for call in ast.walk(node):
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+                    yield call.func.id
 
 
 def _call(flow: Flow[..., Any], parameters: dict[str, Any]) -> Any:
