@@ -38,7 +38,9 @@ class Fault(enum.Enum):
 
 
 _ANSWERS = {
-    Fault.STATUS_429: b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 0.2\r\ncontent-length: 0\r\n\r\n",
+    Fault.STATUS_429: (
+        b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 0.2\r\ncontent-length: 0\r\n\r\n"
+    ),
     Fault.STATUS_500: b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
     Fault.STATUS_503: b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
 }

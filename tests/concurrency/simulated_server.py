@@ -181,8 +181,6 @@ class SimulatedServer:
         """Carry a request there and its reply back."""
         kind = kind_of(request)
         self.sent[kind] += 1
-        if kind == "release":
-            self._note_release(request.body["lease_id"])
         if kind != "renew":
             return await self._exchange(kind, request, timeout_seconds)
         lease_id = request.path.split("/")[-2]
@@ -198,10 +196,12 @@ class SimulatedServer:
         for listener in self.listeners:
             listener(request, timeout_seconds)
         fault = self._fault_for(kind, request)
-        if fault is NONE and not self.latency_seconds:
-            return self.answer(request)
         if fault.refused:
             raise _no_reply("it cannot be reached", delivered=False)
+        if kind == "release":
+            self._note_release(request.body["lease_id"])
+        if fault is NONE and not self.latency_seconds:
+            return self.answer(request)
         reply: asyncio.Future[Reply] = self.loop.create_future()
         there = self.latency_seconds / 2 + fault.request_late
         self.loop.call_later(there, self._arrive, request, fault, reply)

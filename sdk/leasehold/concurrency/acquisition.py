@@ -58,9 +58,12 @@ class Acquisition:
     abandoned: bool = False
 
     def settle(self, lease: Lease) -> None:
-        """End the wait: the work has what it wants."""
+        """End the wait: the work has what it wants, for the first time or after a loss."""
         self.stop_timer()
-        self.lease = lease
+        if self.lease is None:
+            self.lease = lease
+        elif self.lease is not lease:
+            self.lease.regained(lease)
         if not self.future.done():
             self.future.set_result(lease)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from leasehold.concurrency.acquisition import Acquisition
     from leasehold.concurrency.connection import Connection
     from leasehold.concurrency.guarding import Guarding
-    from leasehold.concurrency.tending import Tender
+    from leasehold.concurrency.returning import Returner
     from leasehold.concurrency.turnstile import Queue, Turnstile
 
 log = get_logger("concurrency")
@@ -52,13 +52,14 @@ class Asker:
     Args:
         connection: how to reach the server.
         turnstile: who waits.
-        tender: sends what takes slots back.
+        returner: sends what takes slots back.
         guarding: is told of each acquire, in case that this process dies in it.
         clock: see `lease.read_clock`.
         rng: where holders' ids come from.
         spawn: starts work on the loop.
         on_grant: told of new slots.
         on_unlimited: told of names without a limit.
+        on_no_regain: told of work that runs on without the slots that it has lost.
         on_end: called after each answer.
     """
 
@@ -66,7 +67,7 @@ class Asker:
         self,
         connection: Connection,
         turnstile: Turnstile[Acquisition],
-        tender: Tender,
+        returner: Returner,
         guarding: Guarding,
         *,
         clock: Callable[[], float],
@@ -74,17 +75,19 @@ class Asker:
         spawn: Spawn,
         on_grant: Callable[[Queue[Acquisition], Lease], None],
         on_unlimited: Callable[[tuple[str, ...]], None],
+        on_no_regain: Callable[[Acquisition], None],
         on_end: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._turnstile = turnstile
-        self._tender = tender
+        self._returner = returner
         self._guarding = guarding
         self._clock = clock
         self._rng = rng
         self._spawn = spawn
         self._on_grant = on_grant
         self._on_unlimited = on_unlimited
+        self._on_no_regain = on_no_regain
         self._on_end = on_end
 
     async def ask(self, queue: Queue[Acquisition]) -> None:
@@ -174,15 +177,18 @@ class Asker:
         self, undo: Request, key: int, request: SlotRequest, sent_at: float
     ) -> None:
         until = sent_at + request.lease_seconds
-        await self._tender.take_back(undo, until, request.label)
+        await self._returner.take_back(undo, until, request.label)
         self._guarding.drop(key)
         # Once more, later: the request may be under way still, and arrive after this.
-        again = self._tender.take_back(undo, until, request.label)
+        again = self._returner.take_back(undo, until, request.label)
         self._spawn(_later(self._connection.request_seconds, again))
 
     def _dismiss(self, queue: Queue[Acquisition], error: BaseException) -> None:
         for waiter in self._turnstile.closed(queue):
-            waiter.payload.fail(copy.copy(error))  # each raises its own, with its own traceback
+            if waiter.payload.lease is None:
+                waiter.payload.fail(copy.copy(error))  # each raises its own, with its own traceback
+            else:
+                self._on_no_regain(waiter.payload)
 
 
 async def _later(seconds: float, work: Coroutine[Any, Any, None]) -> None:

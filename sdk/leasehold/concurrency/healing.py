@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 log = get_logger("concurrency")
 
 _TRIES: Final = 8
-_PAUSE_SECONDS: Final = 0.5
+_LOOKS: Final = 3
+_PAUSE_SECONDS: Final = 0.3
 
 
 async def heal(lease: Lease, connection: Connection, *, sure: bool = True) -> None:
@@ -76,8 +77,18 @@ async def _lower(name: str, slots: int, connection: Connection) -> bool:
 
 
 async def _unlisted(name: str, connection: Connection) -> int | None:
-    """Count the slots in use that have no holder; None: the server does not say."""
-    look = await connection.look_at(name)
-    if look is None or look.used is None:
-        return None
-    return look.used - len(look.holders) if name.startswith(TAG_PREFIX) else look.used
+    """Count the slots in use that have no holder; None: the server does not say.
+
+    A count and a list of holders are never read in the same moment. So both are read several times:
+    what nobody was listed for in any of the lists, and every count includes, is held by nobody.
+    """
+    counts, holders = [], set[str]()
+    for look_number in range(_LOOKS):
+        if look_number:
+            await asyncio.sleep(_PAUSE_SECONDS)
+        look = await connection.look_at(name)
+        if look is None or look.used is None:
+            return None
+        counts.append(look.used)
+        holders.update(look.holders)
+    return min(counts) - (len(holders) if name.startswith(TAG_PREFIX) else 0)

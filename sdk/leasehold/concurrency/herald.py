@@ -36,9 +36,6 @@ log = get_logger("concurrency")
 #: A wait shorter than this is not worth a line; the line must come within 1 s.
 DELAY_SECONDS: Final = 0.3
 
-#: New waits may begin at any time, so as long as anybody waits we look this often.
-LOOK_SECONDS: Final = 0.5
-
 #: The pause between two lines about the same limits.
 REPEAT_SECONDS: Final = 60.0
 

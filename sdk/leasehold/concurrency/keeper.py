@@ -26,6 +26,7 @@ from leasehold.concurrency.connection import Connection
 from leasehold.concurrency.guarding import Guarding
 from leasehold.concurrency.healing import heal
 from leasehold.concurrency.lease import Lease, held, read_clock
+from leasehold.concurrency.returning import Returner
 from leasehold.concurrency.tending import Tender
 from leasehold.concurrency.turnstile import Queue, Turnstile, Waiter
 from leasehold.logging import get_logger
@@ -40,6 +41,9 @@ log = get_logger("concurrency")
 
 #: Releases that are still under way when the process ends get this long.
 FLUSH_SECONDS: Final = 2.0
+
+#: Work that cannot have new slots now, because the server refuses, asks again after this long.
+REGAIN_SECONDS: Final = 15.0
 
 
 class Keeper:
@@ -78,23 +82,26 @@ class Keeper:
             on_renewed=self._renewed,
             on_lost=self._lost,
         )
+        self._returner = Returner(self._connection, clock=clock, jitter=jitter)
         self._guarding = Guarding(settings, self._loop, clock, self._tender.renewed_elsewhere)
         self._asker = Asker(
             self._connection,
             self._turnstile,
-            self._tender,
+            self._returner,
             self._guarding,
             clock=clock,
             rng=rng,
             spawn=self._spawn,
             on_grant=self._granted,
             on_unlimited=self._unlimited,
+            on_no_regain=self._regain_later,
             on_end=self._pump_soon,
         )
         self._holders: dict[Lease, Acquisition] = {}
         self._unlimited_until: dict[tuple[str, ...], float] = {}
         self._herald = herald.Herald()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asking: set[asyncio.Task[None]] = set()
         self._returns: set[asyncio.Task[None]] = set()
         self._alarm: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
@@ -234,7 +241,9 @@ class Keeper:
         self._pumping = False
         now = self._clock()
         for queue in self._turnstile.asks(now):
-            self._spawn(self._asker.ask(queue))
+            asking = self._spawn(self._asker.ask(queue))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
         for queue in self._turnstile.waiting():
             if not queue.asking and queue.head is not None and not queue.head.told:
                 self._has_to_wait(queue.head, 0)
@@ -244,8 +253,7 @@ class Keeper:
         wake_at = self._turnstile.wake_at(now)
         if wake_at != float("inf"):
             self._alarm = self._loop.call_later(max(wake_at - now, 0.0), self._pump_soon)
-        if self._look is None:
-            self._look_at_waits()
+        self._look_at_waits()
 
     @staticmethod
     def _has_to_wait(waiter: Waiter[Acquisition], ahead: int) -> None:
@@ -258,8 +266,10 @@ class Keeper:
         )
 
     def _look_at_waits(self) -> None:
-        """Have long waits told, and look again when the next one may be due."""
-        self._look = None
+        """Have long waits told, and look again when the next one is due."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         now = self._clock()
         due, look_again = self._herald.due(self._turnstile.waiting(), now)
         for queue in due:
@@ -267,8 +277,7 @@ class Keeper:
                 self._herald.announce(queue, self._turnstile, self._connection, self._who_holds)
             )
         if look_again != float("inf"):
-            seconds = min(look_again - now, herald.LOOK_SECONDS)
-            self._look = self._loop.call_later(max(seconds, 0.0), self._look_at_waits)
+            self._look = self._loop.call_later(max(look_again - now, 0.0), self._look_at_waits)
 
     def _who_holds(self) -> dict[str, str]:
         return {str(lease.holder_id): lease.who for lease in self._holders}
@@ -368,7 +377,7 @@ class Keeper:
             if forgotten:
                 await heal(lease, self._connection)
             elif lease.grant.release is not None:
-                await self._tender.give_back(lease)
+                await self._returner.give_back(lease)
         finally:
             self._guarding.drop(lease.guard_key)
             self._turnstile.released(lease.request, lease.limits.keys())
@@ -395,11 +404,19 @@ class Keeper:
         """Make the server forget the old slots, then ask for new ones where that is the policy."""
         # If only our renewals got lost, the server still counts the old lease against us.
         await self._give_back(lease, forgotten=gone)
-        if acquisition.on_lost == "regain" and lease in self._holders and not self._closing:
+        if acquisition.on_lost == "regain":
+            self._regain(acquisition)
+
+    def _regain(self, acquisition: Acquisition) -> None:
+        """Have work that runs without slots wait for new ones."""
+        if acquisition.lease in self._holders and not self._closing:
             acquisition.waiter = Waiter(acquisition, self._clock())
             # First, because it is running already: whoever is let in before it is one too many.
-            self._turnstile.join(lease.request, acquisition.waiter, first=True)
+            self._turnstile.join(acquisition.request, acquisition.waiter, first=True)
             self._pump_soon()
+
+    def _regain_later(self, acquisition: Acquisition) -> None:
+        self._loop.call_later(REGAIN_SECONDS, self._regain, acquisition)
 
     def _release_all(self) -> None:
         self._closing = True
@@ -411,8 +428,9 @@ class Keeper:
             self._begin_release(lease)
 
     async def _flush(self) -> None:
-        while self._returns:
-            await asyncio.wait(self._returns)
+        # At the end an answer that is still to come may be a grant: that is given back, too.
+        while under_way := self._returns | (self._asking if self._closing else set()):
+            await asyncio.wait(under_way)
 
 
 def _facts(lease: Lease) -> dict[str, Any]:

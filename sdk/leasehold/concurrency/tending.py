@@ -1,9 +1,9 @@
-"""Keeping leases alive, noticing their loss, giving them back. Runs on the keeper's loop.
+"""Keeping leases alive, and noticing their loss. Runs on the keeper's loop.
 
 Rules (LEASES.md): every lease is tended on its own, so that one hanging request harms no other
 (6); a loss is declared by our own clock at the deadline, not by a reply (2); the end of the work
-stops renewals, waits for the one under way, and only then releases, once (7); unclear answers are
-tried again for as long as the lease can live (5).
+stops renewals and waits for the one under way (7); unclear answers are tried again for as long as
+the lease can live (5).
 """
 
 from __future__ import annotations
@@ -14,25 +14,20 @@ from typing import TYPE_CHECKING, Final
 
 from leasehold.client import wire
 from leasehold.client.wire import Fate
-from leasehold.concurrency.healing import heal
-from leasehold.concurrency.lane import RELEASE
-from leasehold.exceptions import LeaseholdError, ServerUnreachableError
+from leasehold.exceptions import LeaseholdError
 from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from leasehold.concurrency.connection import Connection
     from leasehold.concurrency.lease import Lease
 
 log = get_logger("concurrency")
 
-#: A release that fails is tried again after this long, doubled each time, up to the longest.
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_LONGEST_PAUSE_SECONDS: Final = 5.0
-
-#: A server needs longer than this to restart: what it confirmed so recently it has not forgotten.
-_CONFIRMED_SECONDS: Final = 5.0
+#: As long as leases are held, how often to see whether the machine was suspended.
+_TICK_SECONDS: Final = 5.0
+_SKEW_SECONDS: Final = 1.0
 
 
 @dataclass(eq=False, slots=True)
@@ -40,6 +35,7 @@ class _Care:
     """What it takes to keep one lease."""
 
     lease: Lease
+    renew_at: float = 0.0
     failures: int = 0
     renewal: asyncio.Task[None] | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
@@ -48,20 +44,6 @@ class _Care:
         for timer in self.timers:
             timer.cancel()
         self.timers.clear()
-
-
-@dataclass(eq=False, slots=True)
-class _WayBack:
-    """How far a lease is on its way back.
-
-    Attributes:
-        confirmed_at: clock when a request was sent after which the server knew the lease.
-        certain: whether no release of it can have been carried out yet.
-    """
-
-    lease: Lease
-    confirmed_at: float
-    certain: bool = True
 
 
 class Tender:
@@ -90,6 +72,8 @@ class Tender:
         self._on_renewed = on_renewed
         self._on_lost = on_lost
         self._cares: dict[Lease, _Care] = {}
+        self._skew = 0.0
+        self._tick: asyncio.TimerHandle | None = None
 
     def __iter__(self) -> Iterator[Lease]:
         return iter(list(self._cares))
@@ -102,6 +86,9 @@ class Tender:
         care = self._cares[lease] = _Care(lease)
         if lease.grant.renewal is not None:
             self._plan(care, lease.term.renew_at(2 * self._jitter() - 1))
+            if self._tick is None:
+                self._skew = self._read_skew()
+                self._look_at_clocks()
 
     def renewed_elsewhere(self, lease: Lease, sent_at: float) -> None:
         """Take in that somebody else, who saw this process stand still, has renewed a lease."""
@@ -121,95 +108,25 @@ class Tender:
             await asyncio.wait([care.renewal])
         return True
 
-    async def give_back(self, lease: Lease) -> None:
-        """Release a lease, and try again until the server has answered (rule 7).
+    def _read_skew(self) -> float:
+        return self._clock() - asyncio.get_running_loop().time()
 
-        A server that was restarted says "done" to the release of a lease that it has forgotten, and
-        goes on counting its slots. So a lease of which nothing was heard for a while is renewed
-        first: that tells.
-        """
-        way = _WayBack(lease, lease.term.sent_at)
-        until = lease.term.sent_at + lease.term.seconds
-        patience = self._clock() + self._connection.outage_seconds
-        await self._insist(
-            lambda: self._try_to_release(way), max(until, patience), lease.request.label
-        )
-
-    async def take_back(self, undo: wire.Request, until: float, label: str) -> None:
-        """Undo an acquire, and try again until that is answered or `until` has come."""
-
-        async def attempt() -> str | None:
-            return await self._released(undo)
-
-        await self._insist(attempt, until, label)
-
-    async def _insist(
-        self, attempt: Callable[[], Awaitable[str | None]], until: float, label: str
-    ) -> None:
-        """Call `attempt` until it gives no reason to call it again."""
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                reason = await attempt()
-            except LeaseholdError as error:
-                reason = str(error)
-            if reason is None:
-                return
-            if self._clock() + pause >= until:
-                log.warning(
-                    "The slot of %s could not be given back (%s). If it is held by a lease, it is "
-                    "free again when that has expired.",
-                    label,
-                    reason,
-                )
-                return
-            await asyncio.sleep(pause * (1 - 0.3 * self._jitter()))
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-    async def _try_to_release(self, way: _WayBack) -> str | None:
-        lease, release = way.lease, way.lease.grant.release
-        assert release is not None
-        doubtful = lease.grant.renewal is not None and (
-            self._clock() - way.confirmed_at > _CONFIRMED_SECONDS
-        )
-        # A lease at its end is not revived, and once a release may have been carried out no renewal
-        # follows it (rule 7).
-        if doubtful and way.certain and lease.term.remaining(self._clock()):
-            fate = await self._ask_whether_known(way)
-            if fate is Fate.GONE:
-                await heal(lease, self._connection)
-                return None
-            doubtful = fate is Fate.UNKNOWN
-        certain, way.certain = way.certain, False
-        try:
-            reason = await self._released(release)
-        except ServerUnreachableError as error:
-            way.certain = certain and not error.delivered
-            raise
-        if reason is None and (doubtful or not certain):
-            await heal(lease, self._connection, sure=False)
-        return reason
-
-    async def _ask_whether_known(self, way: _WayBack) -> Fate:
-        term, sent_at = way.lease.term, self._clock()
-        assert way.lease.grant.renewal is not None
-        seconds = term.request_seconds(sent_at, self._connection.request_seconds)
-        try:
-            fate = wire.read_renew(await self._connection.send(way.lease.grant.renewal, seconds))
-        except LeaseholdError:
-            return Fate.UNKNOWN
-        if fate is Fate.DONE:
-            way.confirmed_at = sent_at
-        return fate
-
-    async def _released(self, release: wire.Request) -> str | None:
-        """Send a release; gives the reason to send it again, None when it was answered."""
-        async with self._connection.lane.turn(RELEASE):
-            reply = await self._connection.send(release)
-        return None if wire.read_release(reply) is not Fate.UNKNOWN else f"HTTP {reply.status}"
+    def _look_at_clocks(self) -> None:
+        """Plan anew after the machine was suspended: the loop's timers stood still meanwhile."""
+        self._tick = None
+        skew = self._read_skew()
+        if abs(skew - self._skew) > _SKEW_SECONDS:
+            for care in list(self._cares.values()):
+                if care.timers:
+                    self._plan(care, care.renew_at)
+        self._skew = skew
+        if self._cares:
+            loop = asyncio.get_running_loop()
+            self._tick = loop.call_later(_TICK_SECONDS, self._look_at_clocks)
 
     def _plan(self, care: _Care, renew_at: float) -> None:
         care.stop()
+        care.renew_at = renew_at
         now = self._clock()
         loop = asyncio.get_running_loop()
         deadline = care.lease.term.deadline
