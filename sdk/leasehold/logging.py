@@ -8,19 +8,26 @@ the first run prints INFO lines and worse to stderr, as flow authors know it;
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from leasehold.exceptions import MissingContextError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterator, MutableMapping
 
     from leasehold.context import RunContext
 
 _ROOT: Final = logging.getLogger("leasehold")
+
+_disabled: ContextVar[bool] = ContextVar("leasehold_run_logger_disabled", default=False)
+
+_SILENT: Final = _ROOT.getChild("silent")
+_SILENT.disabled = True
 
 
 def get_logger(name: str | None = None) -> logging.Logger:
@@ -44,6 +51,21 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         return f"{run.kind} {run.name!r}: {msg}", kwargs
 
 
+@contextlib.contextmanager
+def disable_run_logger() -> Iterator[None]:
+    """Let `get_run_logger` work where nothing runs, and say nothing: for tests of `task.fn`.
+
+    Example:
+        >>> with disable_run_logger():                  # doctest: +SKIP
+        ...     load.fn("a.csv")
+    """
+    token = _disabled.set(True)
+    try:
+        yield
+    finally:
+        _disabled.reset(token)
+
+
 def get_run_logger() -> RunLogger:
     """Give the logger of the flow or task that is running.
 
@@ -59,12 +81,20 @@ def get_run_logger() -> RunLogger:
     from leasehold.context import current_run
 
     run = current_run()
+    if _disabled.get():
+        return RunLogger(_SILENT, {"run": _Nobody})
     if run is None:
         raise MissingContextError(
             "get_run_logger() was called where neither a flow nor a task is running. Use "
             "leasehold.logging.get_logger() there."
         )
     return RunLogger(get_logger("runs"), {"run": run})
+
+
+class _Nobody:
+    """Stands for the run where there is none."""
+
+    kind, name, id = "No run", "", ""
 
 
 class _Console(logging.StreamHandler[Any]):

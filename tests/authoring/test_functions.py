@@ -15,7 +15,7 @@ from leasehold import current_lease, flow, get_run_logger, task
 from leasehold.client import get_client
 from leasehold.context import FlowRunContext, TaskRunContext, get_run_context
 from leasehold.exceptions import MissingContextError, UnpicklableError
-from leasehold.logging import get_logger
+from leasehold.logging import disable_run_logger, get_logger
 from leasehold.runtime import deployment, flow_run, task_run
 
 if TYPE_CHECKING:
@@ -231,6 +231,19 @@ def test_loggers_of_runs_carry_the_run(caplog: pytest.LogCaptureFixture) -> None
     assert line.__dict__["rows"] == 3
     assert get_logger("mine").name == "leasehold.mine"
     assert isinstance(get_logger(), logging.Logger)
+
+
+def test_the_run_logger_can_be_silenced_for_tests_of_the_function_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @task
+    def body() -> int:
+        get_run_logger().error("not heard")
+        return 1
+
+    with disable_run_logger():
+        assert body.fn() == 1
+    assert caplog.records == []
 
 
 def test_tasks_and_flows_pickle_by_name() -> None:

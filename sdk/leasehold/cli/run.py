@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -19,7 +19,9 @@ from leasehold.exceptions import (
     LeaseholdError,
     LimitExistsError,
     LimitNotFoundError,
+    OptionError,
     UnsupportedImportError,
+    UnsupportedOptionError,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
     from leasehold.client import SyncClient
     from leasehold.flows import Flow
+
+
+#: Errors that are about a line of the file, and say which.
+_OF_THE_FILE: Final = (OptionError, UnsupportedImportError, UnsupportedOptionError)
 
 
 def run(
@@ -203,12 +209,12 @@ def _own_traceback(path: Path) -> Iterator[None]:
     """Show errors of the file as Python would, without the frames of this program."""
     try:
         yield
-    except (typer.Exit, UnsupportedImportError, LeaseholdError) as error:
+    except LeaseholdError as error:
         line = _line_in(path, error)
-        if isinstance(error, UnsupportedImportError) and line is not None:
-            raise UnsupportedImportError(
-                f"{path.name}, line {line}: {error}", feature=error.feature
-            ) from None
+        if isinstance(error, _OF_THE_FILE) and line is not None:
+            error.args = (f"{path.name}, line {line}: {error}",)
+            if isinstance(error, ImportError):  # which shows another attribute
+                error.msg = str(error.args[0])
         raise
     except Exception as error:  # noqa: BLE001 - whatever the file raises is shown
         frames = error.__traceback__
