@@ -11,6 +11,7 @@ What can be interrupted:
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import signal
 import threading
@@ -21,7 +22,7 @@ from leasehold.logging import get_logger
 from leasehold.timers import call_later
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
 
@@ -43,13 +44,13 @@ class Interruptible:
         ...     other_thread_may_call = body.interrupt
     """
 
-    __slots__ = ("_lock", "_open", "_thread", "sent")
+    __slots__ = ("_lock", "_open", "sent", "thread")
 
     def __init__(self) -> None:
         self.sent = False
         self._lock = threading.Lock()
         self._open = False
-        self._thread = 0
+        self.thread = 0
 
     @property
     def open(self) -> bool:
@@ -57,7 +58,7 @@ class Interruptible:
         return self._open
 
     def __enter__(self) -> Self:
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
         self._open = True
         return self
 
@@ -68,7 +69,7 @@ class Interruptible:
             with self._lock:
                 self._open = False
             if self.sent:
-                _throw(self._thread, None)
+                _throw(self.thread, None)
         except Interrupted:
             self._open = False
 
@@ -79,7 +80,7 @@ class Interruptible:
                 return
             self.sent = True
             if not _alarm.ring(self):
-                _throw(self._thread, Interrupted)
+                _throw(self.thread, Interrupted)
 
 
 def call(
@@ -188,35 +189,32 @@ class _Alarm:
     """Interrupts what the main thread waits for in the operating system, by SIGALRM.
 
     Installed only while a body with a time limit runs there, and only where nobody else uses that
-    signal.
+    signal. Once it has rung it stays: a late signal must not meet the default, which is to die.
     """
 
     def __init__(self) -> None:
         self._depth = 0
-        self._wanted = False
         self._rung: Interruptible | None = None
 
-    def installed(self, *, wanted: bool) -> _Alarm:
-        self._wanted = wanted
-        return self
-
-    def __enter__(self) -> None:
-        if self._depth or (self._wanted and self._usable()):
-            if threading.current_thread() is not threading.main_thread():
-                return
-            if not self._depth:
-                signal.signal(signal.SIGALRM, self._on_signal)
+    @contextlib.contextmanager
+    def installed(self, *, wanted: bool) -> Iterator[None]:
+        """Be ready for the time of the block, if wanted and possible."""
+        ours = wanted and self._usable()
+        if ours:
+            signal.signal(signal.SIGALRM, self._on_signal)
             self._depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        if self._depth and threading.current_thread() is threading.main_thread():
-            self._depth -= 1
-            if not self._depth:
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        try:
+            yield
+        finally:
+            if ours:
+                self._depth -= 1
+                if not self._depth and self._rung is None:
+                    signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def ring(self, body: Interruptible) -> bool:
+        """Interrupt a body, if it runs in the main thread and the signal is ours."""
         main = threading.main_thread().ident
-        if not self._depth or body._thread != main or main is None:  # noqa: SLF001 - one mechanism
+        if not self._depth or body.thread != main or main is None:
             return False
         self._rung = body
         signal.pthread_kill(main, signal.SIGALRM)
@@ -226,12 +224,11 @@ class _Alarm:
         if self._rung is not None and self._rung.open:
             raise Interrupted
 
-    @staticmethod
-    def _usable() -> bool:
+    def _usable(self) -> bool:
         return (
             hasattr(signal, "pthread_kill")
             and threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+            and signal.getsignal(signal.SIGALRM) in {signal.SIG_DFL, self._on_signal}
         )
 
 

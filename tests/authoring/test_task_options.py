@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import threading
 import time
 from typing import Any
@@ -442,3 +443,34 @@ def test_methods_that_only_prefect_has_say_what_to_do(method: str) -> None:
 def test_a_class_is_no_task() -> None:
     with pytest.raises(TypeError, match="@task is for functions"):
         task(int)
+
+
+def test_a_program_that_uses_sigalrm_itself_keeps_it() -> None:
+    rung = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    try:
+
+        @task(timeout_seconds=0.2)
+        def slow() -> None:
+            signal.raise_signal(signal.SIGALRM)
+            while True:
+                time.sleep(0.01)
+
+        with pytest.raises(RunTimeoutError):
+            slow()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert rung == [1]
+
+
+def test_a_time_limit_inside_of_another_one_ends_the_inner_run_alone() -> None:
+    @task(timeout_seconds=0.2)
+    def inner() -> None:
+        time.sleep(30)
+
+    @task(timeout_seconds=30)
+    def outer() -> str:
+        state = inner(return_state=True)
+        return state.name
+
+    assert outer() == "TimedOut"

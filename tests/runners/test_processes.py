@@ -6,13 +6,17 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
-from leasehold import flow, tags, task
+from leasehold import concurrency, flow, tags, task
 from leasehold.client import get_client
 from leasehold.exceptions import (
     LeaseholdError,
@@ -220,6 +224,45 @@ def test_ctrl_c_interrupts_workers_and_lets_finally_run(tmp_path: Path) -> None:
         in_processes(body)
     assert time.monotonic() - began < 20
     assert (tmp_path / "finally").exists()
+
+
+def test_workers_end_at_once_when_their_parent_is_killed(tmp_path: Path) -> None:
+    with get_client(sync_client=True) as client:
+        client.create_concurrency_limit("narrow", 1)
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+            import os, pathlib, sys, time
+            from leasehold import flow, task
+            from leasehold.task_runners import ProcessPoolTaskRunner
+
+            @task(tags=["narrow"])
+            def body(path):
+                pathlib.Path(path + ".tmp").write_text(str(os.getpid()))
+                os.rename(path + ".tmp", path)
+                time.sleep(120)
+
+            @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+            def pool():
+                body.submit(sys.argv[1]).wait()
+
+            if __name__ == "__main__":
+                pool()
+        """)
+    )
+    pid_file = tmp_path / "pid"
+    with subprocess.Popen([sys.executable, str(script), str(pid_file)]) as parent:
+        while not pid_file.exists():
+            time.sleep(0.05)
+            assert parent.poll() is None
+        worker = int(pid_file.read_text())
+        parent.kill()
+    gone_by = time.monotonic() + 2 + 1
+    while psutil.pid_exists(worker) and psutil.Process(worker).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < gone_by
+        time.sleep(0.05)
+    with concurrency("tag:narrow", timeout_seconds=5):
+        pass
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])

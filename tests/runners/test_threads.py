@@ -255,6 +255,29 @@ def test_parents_that_hold_all_slots_together_are_noticed_too() -> None:
     assert all(result == "ran" for result in results if result not in errors)
 
 
+def test_async_parents_are_noticed_too() -> None:
+    import asyncio
+
+    make_limit("narrow", 1)
+
+    @task(tags=["narrow"])
+    async def child() -> str:
+        await asyncio.sleep(0)
+        return "ran"
+
+    @task(tags=["narrow"])
+    async def parent() -> str:
+        return await child.submit().result_async()
+
+    @flow
+    async def family() -> Any:
+        future = parent.submit()
+        await future.wait_async()
+        return future.result(raise_on_failure=False)
+
+    assert isinstance(asyncio.run(family()), DeadlockError)
+
+
 def test_a_parent_that_leaves_a_slot_free_is_left_alone() -> None:
     assert deadlock(2, 1) == ["ran"]
 

@@ -170,9 +170,10 @@ class TaskRunner(ABC):
         with self._lock:
             line = self._lines.setdefault(request, deque())
             line.append(submission)
-        self._ask()
+        self.ask()
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
+        """Let so many runs ask for slots as workers are free."""
         starting = []
         with self._lock:
             free = min(self._max_workers - self._busy, MOST_ASKED)
@@ -206,7 +207,7 @@ class TaskRunner(ABC):
         """Take in that a worker has done its work."""
         with self._lock:
             self._busy -= 1
-        self._ask()
+        self.ask()
 
     def ended(self, submission: Submission) -> None:
         """Take in that a run has ended."""
@@ -317,7 +318,7 @@ class Submission:
         error = self._hold.future.exception()
         if error is not None:
             self.fail(error)
-            self._runner._ask()
+            self._runner.ask()
         elif self.run.cancelled:
             self._hold.abandon()
         else:
