@@ -16,6 +16,7 @@ from leasehold import hooks, inputs, interrupts
 from leasehold.context import TaskRunContext, entered
 from leasehold.exceptions import (
     CancelledRunError,
+    LeaseholdError,
     RunTimeoutError,
     UpstreamFailedError,
     WorkerDiedError,
@@ -216,7 +217,9 @@ class TaskRun:
                 return
         self.move(state)
         if not state.is_cancelled():
-            self.log.error("Failed with %s", state.message)
+            # Of a submitted run nobody may ever ask for the result, so its traceback is told here.
+            told = self.future is not None and not isinstance(error, LeaseholdError)
+            self.log.error("Failed with %s", state.message, exc_info=error if told else None)
 
     def _wants_retry(self, state: State[Any]) -> bool:
         condition = self.task.retry_condition_fn
