@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from leasehold.client import get_client
 from leasehold.client.http import SyncApi
 from leasehold.client.wire import Holder, SlotRequest
 from leasehold.settings import Settings
@@ -55,3 +57,14 @@ def occupy(client: SyncClient, limit: str, holder: uuid.UUID, slots: int = 1) ->
     with SyncApi(client.settings) as api:
         reply = api.send(client.read_server().dialect(wanted).acquire(wanted, Holder(holder)))
     assert reply.status == 200, reply.text
+
+
+def assert_all_back(tag: str, *, within_seconds: float = 10.0) -> None:
+    """Require that no slot of a tag is in use. A slot is given back after its work has ended."""
+    give_up_at = time.monotonic() + within_seconds
+    with get_client(sync_client=True) as client:
+        while (used := client.read_concurrency_limit_use(tag).used) and (
+            time.monotonic() < give_up_at
+        ):
+            time.sleep(0.05)
+    assert used == 0

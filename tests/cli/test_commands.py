@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
 
 import places
+from cli.running import run, run_json
 from leasehold.cli.app import app
 from leasehold.client import get_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from click.testing import Result  # type: ignore[import-not-found,unused-ignore]
-
-
-def run(*args: str, answer: str = "", code: int = 0) -> Result:
-    result = CliRunner().invoke(app, args, input=answer)
-    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
-    assert "Traceback" not in result.output
-    return result
-
-
-def run_json(*args: str) -> Any:
-    return json.loads(run(*args).stdout)
 
 
 def occupy(limit: str) -> uuid.UUID:

@@ -11,12 +11,18 @@ from leasehold.cli.output import print_json
 from leasehold.cli.session import Json, Session, slots_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from leasehold.client.clients import SyncClient
     from leasehold.client.doctor import Finding, Look
 
 
 def examine(
     ctx: typer.Context,
+    tags: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TAG]...", help="Only the limits of these; else all limits."),
+    ] = None,
     *,
     wait: Annotated[
         float,
@@ -41,7 +47,7 @@ def examine(
         raise typer.BadParameter("--force needs --fix.")
     session: Session = ctx.obj
     with session.connect() as client:
-        look, found = _look_twice(client, wait, quiet=json)
+        look, found = _look_twice(client, tags or (), wait, quiet=json)
         reports = [_report(client, one, mend=fix and (force or not one.suspicion)) for one in found]
         address = client.address
     if json:
@@ -52,16 +58,18 @@ def examine(
         raise typer.Exit(1)
 
 
-def _look_twice(client: SyncClient, wait: float, *, quiet: bool) -> tuple[Look, list[Finding]]:
+def _look_twice(
+    client: SyncClient, tags: Sequence[str], wait: float, *, quiet: bool
+) -> tuple[Look, list[Finding]]:
     from leasehold.client.doctor import findings
 
-    look = client.examine_limits()
+    look = client.examine_limits(tags)
     found = findings(look, look)
     if any(one.mendable for one in found):
         if not quiet:
             typer.echo(f"Something is odd. Looking again in {wait:g} s.", err=True)
         time.sleep(wait)
-        found = findings(look, client.examine_limits())
+        found = findings(look, client.examine_limits(tags))
     return look, found
 
 
@@ -100,7 +108,7 @@ def _state(client: SyncClient, finding: Finding) -> dict[str, int] | None:
 def _print(reports: list[dict[str, Any]], look: Look, address: str) -> None:
     count = len(look.tags) + len(look.others)
     if not reports:
-        typer.echo(f"Nothing is wrong with the {count} limits at {address}.")
+        typer.echo(f"Nothing is wrong at {address}: limits looked at: {count}.")
         return
     for one in reports:
         typer.echo(f"{'Suspicion' if one['suspicion'] else 'Finding'}: {one['explanation']}")

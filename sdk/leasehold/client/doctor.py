@@ -26,7 +26,7 @@ from leasehold.client.wire import describe
 from leasehold.exceptions import LimitNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from leasehold.client.limits import Limits
     from leasehold.client.plans import Plan
@@ -84,22 +84,37 @@ class Finding(BaseModel):
         return self.name.removeprefix(TAG_PREFIX) if self.name.startswith(TAG_PREFIX) else None
 
 
-def examine_limits(limits: Limits) -> Plan[Look]:
-    """Look at all limits once; `findings` compares two looks.
+def examine_limits(limits: Limits, tags: Sequence[str] = ()) -> Plan[Look]:
+    """Look at all limits once, or at those of some tags; `findings` compares two looks.
 
     Example:
         >>> with get_client(sync_client=True) as client:
         ...     first = client.examine_limits()
         ...     time.sleep(5)
         ...     found = findings(first, client.examine_limits())
+
+    Args:
+        limits: the server's.
+        tags: whose limits; empty: all limits.
+
+    Raises:
+        LimitNotFoundError: one of the tags has no limit.
     """
-    uses = yield from limits.read_concurrency_limit_uses()
+    others: list[GlobalConcurrencyLimitResponse] = []
+    if tags:
+        uses = []
+        for tag in tags:
+            use = yield from limits.read_concurrency_limit_use(tag)
+            uses.append(use)
+    else:
+        uses = yield from limits.read_concurrency_limit_uses()
+        everything = yield from limits.read_global_concurrency_limits(None)
+        others = [one for one in everything if not one.name.startswith(TAG_PREFIX)]
     held_by = yield from limits.read_holders(uses)
-    everything = yield from limits.read_global_concurrency_limits(None)
     return Look(
         at=dt.datetime.now(dt.timezone.utc),
         tags=list(zip(uses, held_by, strict=True)),
-        others=[one for one in everything if not one.name.startswith(TAG_PREFIX)],
+        others=others,
     )
 
 
@@ -207,21 +222,27 @@ def _of_counter(before: ConcurrencyLimitUse, use: ConcurrencyLimitUse) -> Iterat
     tag, listed = use.limit.tag, len(use.limit.active_slots)
     extra = min(before.unlisted, use.unlisted)
     missing = -max(before.unlisted, use.unlisted)
+    seen = (
+        f"The counter of tag {tag!r} says {_many(use.used, 'slot')}, and the list of task runs "
+        f"that hold one has {listed}"
+    )
     if extra > 0:
         yield Finding(
             name=TAG_PREFIX + tag,
             kind="unlisted slots",
             slots=extra,
             suspicion=True,
-            explanation=f"Tag {tag!r} counts {use.used} slots in use and lists {listed} task runs "
-            "that hold one. A restart of the server or a reset leaves it so, for ever. A flow "
-            "that holds the limit by its name, or a holder of several slots, looks the same.",
+            explanation=f"{seen}. A restart of the server or a reset leaves it so, for ever. A "
+            "flow that holds the limit by its name, or a holder of several slots, looks the same.",
         )
     elif missing > 0:
         yield Finding(
             name=TAG_PREFIX + tag,
             kind="uncounted slots",
             slots=missing,
-            explanation=f"Tag {tag!r} counts {use.used} slots in use and lists {listed} task runs "
-            "that hold one: more may run at once than the limit says.",
+            explanation=f"{seen}: more may run at once than the limit says.",
         )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
