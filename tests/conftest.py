@@ -60,9 +60,11 @@ def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("LEASEHOLD_HOME", str(tmp_path / "leasehold"))
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     yield
+    from leasehold import timers
     from leasehold.concurrency import keeper
 
     keeper.shut_down()
+    timers.rest()
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("leasehold")]
     assert left == [], "threads were left behind"
 

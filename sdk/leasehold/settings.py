@@ -79,8 +79,8 @@ class Settings(BaseModel):
             server's own Retry-After may be hours (PROTOCOL.md, "Server defects").
         unlimited_seconds: how long "this tag has no limit" is believed; Prefect's client
             believes it for 5 s too.
-        handover_seconds: how long a lease may pass from task to task inside this process before
-            it is given back, so that other processes get their turn. 0: never passes.
+        handover_seconds: how long a lease may pass from task to task inside this process, where
+            others wait too, before it is given back so that they get their turn. 0: never passes.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)

@@ -44,7 +44,7 @@ class Gate(Turnstile[str]):
     def grant(self, request: SlotRequest = A, at: float = 0.0, size: int = 1) -> str | None:
         """Have a queue ask and be granted; gives who got it."""
         queue = next(queue for queue in self.asks(at) if queue.request == request)
-        waiter = self.granted(queue, dict.fromkeys(request.names, size))
+        waiter = self.granted(queue, dict.fromkeys(request.names, size), 0)
         return None if waiter is None else waiter.payload
 
 
@@ -86,7 +86,7 @@ def test_a_grant_goes_to_whoever_is_the_head_by_then() -> None:
     gate.wait("second")
     queue = gate.ask()
     assert gate.leave(A, first)
-    assert gate.granted(queue, {"a": 1}) is not None
+    assert gate.granted(queue, {"a": 1}, 0) is not None
     assert not gate.leave(A, first)
 
 
@@ -95,16 +95,16 @@ def test_a_grant_that_nobody_wants_any_more_is_given_back() -> None:
     waiter = gate.wait("only")
     queue = gate.ask()
     gate.leave(A, waiter)
-    assert gate.granted(queue, {"a": 1}) is None
-    gate.released(A, ["a"])
+    assert gate.granted(queue, {"a": 1}, 0) is None
+    gate.released(A, ["a"], 0)
     assert gate.held("a") == 0
 
 
 def test_a_grant_that_came_too_late_to_be_used_leaves_its_waiter_in_front() -> None:
     gate = Gate()
     gate.wait("first")
-    assert gate.granted(gate.ask(), {"a": 1}, usable=False) is None
-    gate.released(A, ["a"])
+    assert gate.granted(gate.ask(), {"a": 1}, 0, usable=False) is None
+    gate.released(A, ["a"], 0)
     assert gate.grant() == "first"
 
 
@@ -125,7 +125,7 @@ def test_a_local_release_lets_the_head_ask_at_once() -> None:
     gate.wait("waiter")
     gate.grant(size=1)
     gate.asks(0.5)
-    gate.released(A, ["a"])
+    gate.released(A, ["a"], 0)
     assert gate.grant(at=0.5) == "waiter"
 
 
@@ -172,7 +172,7 @@ def test_a_limit_that_grants_more_than_its_size_is_switched_off_and_asked_freely
 def test_limits_that_do_not_exist_are_not_counted() -> None:
     gate = Gate()
     gate.wait("x", AB)
-    gate.granted(gate.ask(), {"a": 1})
+    gate.granted(gate.ask(), {"a": 1}, 0)
     assert (gate.held("a"), gate.held("b")) == (1, 0)
 
 
@@ -216,7 +216,7 @@ def test_a_local_release_does_not_wait_for_the_poll() -> None:
     gate.wait("waiter")
     gate.grant(size=2)
     gate.full(gate.ask(0), 1.0, 0)
-    gate.released(A, ["a"])
+    gate.released(A, ["a"], 0)
     assert len(gate.asks(0)) == 1
 
 
@@ -248,7 +248,7 @@ def test_a_local_release_does_not_shorten_the_pause_after_a_failure() -> None:
     gate.wait("waiter")
     gate.grant(size=2)
     gate.failed(gate.ask(0), 0)
-    gate.released(A, ["a"])
+    gate.released(A, ["a"], 0)
     assert gate.asks(0) == []
 
 
@@ -312,9 +312,9 @@ def test_while_a_head_insists_the_slots_that_it_lacks_are_kept_for_it() -> None:
     gate.wait("on both", AB, at=0)
     gate.wait("on a", A, at=1)
     gate.asks(6)  # "on both" has been passed for long enough
-    gate.released(A, ["a"])
+    gate.released(A, ["a"], 0)
     assert gate.asks(6) == []
-    gate.released(B, ["b"])
+    gate.released(B, ["b"], 0)
     assert [queue.request for queue in gate.asks(6)] == [AB]
 
 
@@ -374,6 +374,7 @@ def test_a_lease_passes_on_while_a_head_insists_on_other_limits() -> None:
     gate.grant()
     gate.wait("on b", B, at=0)
     gate.wait("on a", A, at=1)
+    gate._turns[A].began_at = 2
     assert gate.pass_on(A, 6) is not None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from leasehold.client import get_client
+from leasehold.concurrency import keeper
 from scenarios.gauges import Gauge, slots_in_use
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def limit(backend: str) -> Iterator[Callable[[int], str]]:
         return tag
 
     yield make
+    running = keeper.running()
+    if running is not None:
+        running.flush(10)
     for tag in tags:
         assert slots_in_use(tag) == 0
 

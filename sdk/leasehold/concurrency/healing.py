@@ -58,10 +58,8 @@ async def heal(lease: Lease, connection: Connection, *, sure: bool = True) -> No
 async def _lower(name: str, slots: int, connection: Connection) -> bool:
     # A try without an answer may have been carried out. Looking again tells: the sign is gone then.
     for _ in range(_TRIES):
-        unlisted = await _unlisted(name, connection)
-        if unlisted is not None and unlisted < slots:
-            return False
-        if unlisted is not None:
+        unlisted, at_rest = await _unlisted(name, connection)
+        if unlisted >= slots:
             request = Request(
                 "POST", "/v2/concurrency_limits/decrement", {"names": [name], "slots": slots}
             )
@@ -72,23 +70,26 @@ async def _lower(name: str, slots: int, connection: Connection) -> bool:
                     return True
             except LeaseholdError:
                 pass
+        elif at_rest:
+            return False
         await asyncio.sleep(_PAUSE_SECONDS)
     return False
 
 
-async def _unlisted(name: str, connection: Connection) -> int | None:
-    """Count the slots in use that have no holder; None: the server does not say.
+async def _unlisted(name: str, connection: Connection) -> tuple[int, bool]:
+    """Count the slots in use that have no holder, and say whether they were at rest meanwhile.
 
     A count and a list of holders are never read in the same moment. So both are read several times:
     what nobody was listed for in any of the lists, and every count includes, is held by nobody.
     """
-    counts, holders = [], set[str]()
-    for look_number in range(_LOOKS):
-        if look_number:
+    looks = []
+    for number in range(_LOOKS):
+        if number:
             await asyncio.sleep(_PAUSE_SECONDS)
         look = await connection.look_at(name)
         if look is None or look.used is None:
-            return None
-        counts.append(look.used)
-        holders.update(look.holders)
-    return min(counts) - (len(holders) if name.startswith(TAG_PREFIX) else 0)
+            return 0, False
+        looks.append((look.used, frozenset(look.holders)))
+    holders = frozenset[str]().union(*(listed for _, listed in looks))
+    listed = len(holders) if name.startswith(TAG_PREFIX) else 0
+    return min(used for used, _ in looks) - listed, len(set(looks)) == 1

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextvars
+import math
 import os
 import random
 import threading
@@ -41,6 +43,9 @@ log = get_logger("concurrency")
 
 #: Releases that are still under way when the process ends get this long.
 FLUSH_SECONDS: Final = 2.0
+
+#: Asking the ledger is cheap: the longest pause between two questions there.
+LEDGER_POLL_SECONDS: Final = 0.15
 
 #: Work that cannot have new slots now, because the server refuses, asks again after this long.
 REGAIN_SECONDS: Final = 15.0
@@ -74,7 +79,12 @@ class Keeper:
         self._clock = clock
         self._loop = loop or asyncio.new_event_loop()
         self._connection = Connection(settings, clock=clock, open_api=open_api)
-        self._turnstile = Turnstile[Acquisition](poll_seconds=settings.poll_seconds, jitter=jitter)
+        longest = LEDGER_POLL_SECONDS if settings.api_url is None else math.inf
+        self._turnstile = Turnstile[Acquisition](
+            poll_seconds=min(settings.poll_seconds, longest),
+            handover_seconds=settings.handover_seconds,
+            jitter=jitter,
+        )
         self._tender = Tender(
             self._connection,
             clock=clock,
@@ -130,9 +140,7 @@ class Keeper:
         The future's result is a `Lease`, one without limits where none exists. Whoever stops
         waiting calls `abandon`.
         """
-        try:
-            self._loop.call_soon_threadsafe(self._join, acquisition)
-        except RuntimeError:  # the loop is closed
+        if not self._post(self._join, acquisition):
             acquisition.fail(acquisition.going_away())
 
     def abandon(self, acquisition: Acquisition) -> None:
@@ -152,7 +160,9 @@ class Keeper:
         """Wait until what was released is given back; False when that takes longer."""
         if os.getpid() != self.pid or not self._thread.is_alive():
             return True
-        flushed = asyncio.run_coroutine_threadsafe(self._flush(), self._loop)
+        flushed: concurrent.futures.Future[None] = concurrent.futures.Future()
+        if not self._post(self._begin_flush, flushed):
+            return True
         try:
             flushed.result(0 if self._hurried else seconds)
         except concurrent.futures.TimeoutError:
@@ -194,11 +204,14 @@ class Keeper:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._connection.close()
 
-    def _post(self, function: Callable[..., Any], *args: Any) -> None:
+    def _post(self, function: Callable[..., Any], *args: Any) -> bool:
+        """Have something done on the keeper's thread; False when the keeper has ended."""
+        # In a context of its own: the caller's says, for example, which event loop *it* runs in.
         try:
-            self._loop.call_soon_threadsafe(function, *args)
+            self._loop.call_soon_threadsafe(function, *args, context=contextvars.Context())
         except RuntimeError:
-            log.debug("The keeper has ended; %s comes too late.", function.__name__)
+            return False
+        return True
 
     def _spawn(
         self, work: Coroutine[Any, Any, None], *, returns_slots: bool = False
@@ -288,7 +301,7 @@ class Keeper:
     def _granted(self, queue: Queue[Acquisition], lease: Lease) -> None:
         round_trip = self._clock() - lease.acquired_at
         # A reply that took longer than the lease lives is nobody's: the head asks again.
-        waiter = self._turnstile.granted(queue, lease.limits, usable=not lease.lost)
+        waiter = self._turnstile.granted(queue, lease.limits, self._clock(), usable=not lease.lost)
         if waiter is not None:
             self._hand(lease, waiter, round_trip)
             return
@@ -365,11 +378,9 @@ class Keeper:
             await self._give_back(lease)
 
     def _fresh(self, lease: Lease) -> bool:
-        """Whether a lease may pass on: others have their turn soon, and it is far from its end."""
-        now = self._clock()
-        young = now - lease.acquired_at < self.settings.handover_seconds
-        alive = lease.term.remaining(now) > lease.request.lease_seconds / 3
-        return young and alive and not self._closing
+        """Whether a lease may pass on: it is far from its end."""
+        remaining = lease.term.remaining(self._clock())
+        return remaining > lease.request.lease_seconds / 3 and not self._closing
 
     async def _give_back(self, lease: Lease, *, forgotten: bool = False) -> None:
         self._guarding.returning(lease)
@@ -380,7 +391,7 @@ class Keeper:
                 await self._returner.give_back(lease)
         finally:
             self._guarding.drop(lease.guard_key)
-            self._turnstile.released(lease.request, lease.limits.keys())
+            self._turnstile.released(lease.request, lease.limits.keys(), self._clock())
             self._pump_soon()
 
     def _lost(self, lease: Lease, gone: bool) -> None:  # noqa: FBT001 - the tender calls it so
@@ -426,6 +437,13 @@ class Keeper:
         for lease in self.leases():
             lease.end()
             self._begin_release(lease)
+
+    def _begin_flush(self, flushed: concurrent.futures.Future[None]) -> None:
+        def tell(_: asyncio.Task[None]) -> None:
+            if flushed.set_running_or_notify_cancel():
+                flushed.set_result(None)
+
+        self._spawn(self._flush()).add_done_callback(tell)
 
     async def _flush(self) -> None:
         # At the end an answer that is still to come may be a grant: that is given back, too.

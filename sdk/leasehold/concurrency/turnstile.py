@@ -11,7 +11,9 @@ Work that wants the same slots waits in one queue, first in, first out. Rules:
    has waited for long gets the slots that fall free kept for it, in phases that grow with its
    waiting (5 s of being passed, 10 s of insisting, 20 s, 40 s, ...). So what it lacks piles up for
    it in the end, and a limit is never kept idle for much longer than somebody has waited.
-5. A lease passes straight to the next in its own queue, unless a head elsewhere insists.
+5. A lease passes straight to the next in its own queue, unless a head elsewhere insists, or this
+   process has had its turn. See `Turn`: no server tells who waits, so that others get theirs by
+   chance, and soon.
 """
 
 from __future__ import annotations
@@ -39,6 +41,13 @@ LONGEST_BACKOFF_SECONDS: Final = 5.0
 #: each time, up to the longest.
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 15.0
+
+#: A process's first turn where it has not met others, and its longest.
+FIRST_TURN_SECONDS: Final = 5.0
+LONGEST_TURN_SECONDS: Final = 20.0
+
+#: The shortest turn where it has, if leases do not pass on at all.
+SHORTEST_TURN_SECONDS: Final = 1.0
 
 #: How long a head lets itself be passed before it insists for the first time.
 PATIENCE_SECONDS: Final = 5.0
@@ -97,16 +106,47 @@ class Queue(Generic[T]):
         return self.waiters.popitem(last=False)[0] if self.waiters else None
 
 
+@dataclass(slots=True)
+class Turn:
+    """For how long a process goes on using the same limits, before others have a chance.
+
+    Other processes ask for a slot now and then. One that falls free here is asked for again at
+    once, so that they would never find it. Therefore a turn ends: then what is released is left
+    alone for a random part of the time between two questions, as if we had waited like the others.
+    Who had it to themselves all the same takes a longer turn next; who meets others, a short one.
+
+    Attributes:
+        began_at: clock when it began.
+        seconds: how long it is.
+        resting: whether it has ended, and the next one has not begun.
+        idle_since: clock when the last slot was given back.
+    """
+
+    began_at: float
+    seconds: float = FIRST_TURN_SECONDS
+    resting: bool = False
+    idle_since: float = math.inf
+
+    def over(self, now: float) -> bool:
+        """Whether others are to have a chance."""
+        return now - self.began_at >= self.seconds
+
+
 class Turnstile(Generic[T]):
     """All queues of a process that wait at one server.
 
     Args:
         poll_seconds: the longest pause between two questions (rule 3).
         jitter: gives a number from 0 to 1, to spread questions of several processes.
+        handover_seconds: how long a turn is where others wait (rule 5); 0: leases never pass on.
     """
 
-    def __init__(self, *, poll_seconds: float, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, *, poll_seconds: float, jitter: Callable[[], float], handover_seconds: float = 1.0
+    ) -> None:
         self._poll_seconds = poll_seconds
+        self._handover_seconds = handover_seconds
+        self._turns: dict[SlotRequest, Turn] = {}
         self._jitter = jitter
         self._queues: dict[SlotRequest, Queue[T]] = {}
         self._serial = 0
@@ -121,6 +161,9 @@ class Turnstile(Generic[T]):
         if queue is None:
             self._serial += 1
             queue = self._queues[request] = Queue(request, self._serial)
+            turn = self._turns.get(request)
+            if turn is not None and turn.resting and waiter.retries_left != 0:
+                queue.ask_at = turn.idle_since + self._poll_seconds * self._jitter()
         queue.waiters[waiter] = None
         if first:
             queue.waiters.move_to_end(waiter, last=False)
@@ -180,10 +223,11 @@ class Turnstile(Generic[T]):
     # -- what the server said
 
     def granted(
-        self, queue: Queue[T], limits: Mapping[str, int], *, usable: bool = True
+        self, queue: Queue[T], limits: Mapping[str, int], now: float, *, usable: bool = True
     ) -> Waiter[T] | None:
         """Take in a grant; None: nobody can use it any more, so give it back."""
         self._answered(queue)
+        self._use_turn(queue.request, now)
         queue.ask_at = -math.inf
         for name in set(queue.request.names) - limits.keys():
             self._held[name] -= queue.request.slots
@@ -201,6 +245,11 @@ class Turnstile(Generic[T]):
         """Take in "all slots are taken"; gives back a waiter that is out of retries."""
         self._answered(queue)
         self._count(queue.request, -1)
+        if self._fits(queue.request, Counter()):  # it is not full of what we hold: we are not alone
+            shortest = self._handover_seconds or SHORTEST_TURN_SECONDS
+            turn = self._turns.setdefault(queue.request, Turn(now))
+            turn.seconds, turn.resting = min(turn.seconds, shortest), False
+            turn.idle_since = -math.inf
         for name in queue.request.names:
             if self._sizes.get(name) == _UNBOUNDED:
                 del self._sizes[name]
@@ -248,7 +297,10 @@ class Turnstile(Generic[T]):
     def pass_on(self, request: SlotRequest, now: float) -> Waiter[T] | None:
         """Choose who gets a lease that just fell free; None: give it back (rule 5)."""
         queue = self._queues.get(request)
-        if queue is None or not queue.waiters:
+        if queue is None or not queue.waiters or not self._handover_seconds:
+            return None
+        turn = self._turns.get(request)
+        if turn is not None and turn.over(now):
             return None
         for other in self._queues.values():
             head = other.head
@@ -260,14 +312,34 @@ class Turnstile(Generic[T]):
         self._tidy(queue)
         return waiter
 
-    def released(self, request: SlotRequest, names: Collection[str]) -> None:
-        """Take in that the server has the slots back; whoever waits for them may ask at once."""
+    def released(self, request: SlotRequest, names: Collection[str], now: float) -> None:
+        """Take in that the server has the slots back.
+
+        Whoever waits for them here may ask at once, or, at the end of our turn, after a while.
+        """
         self._count(request, -1, names=names)
+        turn = self._turns.get(request)
+        ask_at = -math.inf
+        if turn is not None:
+            turn.idle_since, turn.resting = now, turn.resting or turn.over(now)
+            if turn.resting:
+                ask_at = now + self._poll_seconds * self._jitter()
         for queue in self._queues.values():
             if not queue.failures and not set(names).isdisjoint(queue.request.names):
-                queue.ask_at = -math.inf
+                queue.ask_at = ask_at
 
     # -- inside
+
+    def _use_turn(self, request: SlotRequest, now: float) -> None:
+        """Take in that the process has slots again: in its turn, or in a new one."""
+        turn = self._turns.get(request)
+        if turn is None:
+            self._turns[request] = Turn(now)
+        elif turn.resting:  # nobody else took them meanwhile
+            turn.began_at, turn.resting = now, False
+            turn.seconds = min(2 * turn.seconds, LONGEST_TURN_SECONDS)
+        elif now - turn.idle_since > self._poll_seconds:  # others had their chance
+            turn.began_at = now
 
     def _may_ask(self, queue: Queue[T], kept: Counter[str], now: float) -> bool:
         head = queue.head
