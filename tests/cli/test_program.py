@@ -120,6 +120,32 @@ def test_commands_are_completed(environ: dict[str, str]) -> None:
     assert (done.returncode, done.stdout.split()) == (0, ["limit"])
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("leasehold limit inspect dat", ["database"]),
+        ("leasehold gcl inspect ", ["api", "tag:database", "tag:disk"]),
+        ("leasehold doctor d", ["database", "disk"]),
+    ],
+)
+def test_names_of_limits_are_completed(
+    environ: dict[str, str], words: str, expected: list[str]
+) -> None:
+    for command in ("limit create database 1", "limit create disk 1", "gcl create api --limit 1"):
+        assert run(environ, *command.split()).returncode == 0
+    count = str(len(words.split(" ")) - 1)
+    asked = {"_LEASEHOLD_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": count}
+    done = run({**environ, **asked})
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, expected, "")
+
+
+def test_a_server_that_is_away_completes_nothing(environ: dict[str, str]) -> None:
+    environ |= {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    asked = {"COMP_WORDS": "leasehold limit inspect ", "COMP_CWORD": "3"}
+    done = run({**environ, **asked, "_LEASEHOLD_COMPLETE": "complete_bash"})
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [], "")
+
+
 def test_a_terminal_that_cannot_show_a_letter_shows_its_number(environ: dict[str, str]) -> None:
     environ |= {"PYTHONIOENCODING": "latin-1"}
     done = run(environ, "limit", "create", "日", "3")

@@ -26,7 +26,7 @@ from leasehold.exceptions import (
     ParameterError,
 )
 from leasehold.settings import Settings
-from places import EVERYWHERE, occupy, settings_of
+from places import EVERYWHERE, NEWEST, OLD, occupy, places, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -207,6 +207,20 @@ def test_more_than_one_page_of_limits_is_listed(tmp_path: Path) -> None:
         assert len(client.read_global_concurrency_limits(None, offset=3)) == 407
         tags = client.read_concurrency_limits(203, 1)
         assert [one.tag for one in tags] == [f"{number:03}" for number in range(1, 204)]
+
+
+@pytest.mark.parametrize("settings", places(NEWEST, *OLD), indirect=True)
+def test_more_tags_than_a_page_holds_are_listed_by_every_server(client: SyncClient) -> None:
+    mine = [f"page {number:03} {uuid.uuid4().hex[:6]}" for number in range(205)]
+    try:
+        for tag in mine:
+            client.create_concurrency_limit(tag, 1)
+        found = {one.tag for one in client.read_concurrency_limits(1000, 0)}
+        assert found.issuperset(mine)
+        assert len(client.read_concurrency_limits(202, 1)) == 202
+    finally:
+        for tag in mine:
+            client.delete_concurrency_limit_by_tag(tag)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leasehold.cli import completing
 from leasehold.cli.output import print_json
 from leasehold.cli.session import Json, Session, slots_of
 
@@ -21,7 +22,11 @@ def examine(
     ctx: typer.Context,
     tags: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TAG]...", help="Only the limits of these; else all limits."),
+        typer.Argument(
+            metavar="TAG",
+            help="Only the limits of these; else all limits.",
+            autocompletion=completing.tags,
+        ),
     ] = None,
     *,
     wait: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leasehold.cli import completing
 from leasehold.cli.output import ago, print_json, print_table
 from leasehold.cli.session import Command, Json, Output, Session, Yes, confirm
 
@@ -21,7 +22,10 @@ app = typer.Typer(
     short_help="Global limits.",
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The limit's name.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="The limit's name.", autocompletion=completing.names),
+]
 
 
 @app.command(cls=Command)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leasehold.cli import completing
 from leasehold.cli.output import ago, print_json, print_table
 from leasehold.cli.session import Command, Json, Output, Session, Yes, confirm, slots_of
 
@@ -23,7 +24,7 @@ app = typer.Typer(
     short_help="Limits of tags.",
 )
 
-Tag = Annotated[str, typer.Argument(metavar="TAG", help="The tag.")]
+Tag = Annotated[str, typer.Argument(metavar="TAG", help="The tag.", autocompletion=completing.tags)]
 Size = Annotated[
     int,
     typer.Argument(metavar="CONCURRENCY_LIMIT", help="How many may run at once."),

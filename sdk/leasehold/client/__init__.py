@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from leasehold.client.clients import AsyncClient as AsyncClient
     from leasehold.client.clients import SyncClient as SyncClient
     from leasehold.client.clients import get_client as get_client
+    from leasehold.client.doctor import Finding as Finding
+    from leasehold.client.doctor import Look as Look
+    from leasehold.client.doctor import findings as findings
     from leasehold.client.models import ConcurrencyLimit as ConcurrencyLimit
+    from leasehold.client.models import ConcurrencyLimitUse as ConcurrencyLimitUse
     from leasehold.client.models import GlobalConcurrencyLimitCreate as GlobalConcurrencyLimitCreate
     from leasehold.client.models import (
         GlobalConcurrencyLimitResponse as GlobalConcurrencyLimitResponse,
@@ -26,22 +30,30 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "AsyncClient": "clients",
     "ConcurrencyLimit": "models",
+    "ConcurrencyLimitUse": "models",
+    "Finding": "doctor",
     "GlobalConcurrencyLimitCreate": "models",
     "GlobalConcurrencyLimitResponse": "models",
     "GlobalConcurrencyLimitUpdate": "models",
+    "Look": "doctor",
     "RunHolder": "models",
     "SyncClient": "clients",
+    "findings": "doctor",
     "get_client": "clients",
 }
 
 __all__ = [
     "AsyncClient",
     "ConcurrencyLimit",
+    "ConcurrencyLimitUse",
+    "Finding",
     "GlobalConcurrencyLimitCreate",
     "GlobalConcurrencyLimitResponse",
     "GlobalConcurrencyLimitUpdate",
+    "Look",
     "RunHolder",
     "SyncClient",
+    "findings",
     "get_client",
 ]
 
