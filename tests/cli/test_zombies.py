@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -19,11 +21,12 @@ from leasehold.client.wire import Holder, SlotRequest
 from leasehold.concurrency import concurrency
 from leasehold.settings import load
 from places import EMBEDDED, EVERYWHERE, UNIFIED, occupy, places, settings_of
-from servers import PrefectServer
+from servers import PrefectServer, install
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+
+OLD_FLOW = Path(__file__).parent.parent / "dialects" / "old_client.py"
 
 #: What an old client does: it takes a slot by the old call, and works until it is killed.
 OLD_CLIENT = """
@@ -109,6 +112,48 @@ def test_a_slot_of_an_old_client_that_was_killed_is_found_and_taken_back(
     assert "before: 1 of 2 slots in use, 1 task run listed" in told
     assert "after:  0 of 2 slots in use, 0 task runs listed" in told
     assert_healthy(tag)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", places("3.8.8", "3.4.25", "3.4.18"), indirect=True)
+def test_a_killed_run_of_prefects_is_believed_until_it_is_said_to_have_crashed(
+    place: str, tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    log = tmp_path / "log"
+    command = [str(install("3.4.18") / "python"), str(OLD_FLOW), tag, "1", str(log)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet) as client:  # type: ignore[call-overload]
+        until(lambda: log.exists() and "+1" in log.read_text())
+        until(lambda: holder_of(tag)["state"] == "Running")  # the server hears of it later
+        client.kill()
+    holder = holder_of(tag)
+    assert doctor(tag, code=0) == []
+
+    known = httpx.post(
+        f"{place}/task_runs/filter", json={"task_runs": {"id": {"any_": [holder["id"]]}}}
+    ).json()
+    crashed = {"state": {"type": "CRASHED", "name": "Crashed"}, "force": True}
+    httpx.post(f"{place}/flow_runs/{known[0]['flow_run_id']}/set_state", json=crashed)
+    (found,) = doctor(tag, "--fix", code=0)
+    assert (found["kind"], found["before"]["used"], found["after"]["used"]) == (
+        "stale holder",
+        1,
+        0,
+    )
+    assert_healthy(tag)
+
+
+def holder_of(tag: str) -> dict[str, Any]:
+    (holder,) = run_json("limit", "inspect", tag, "--json")["holders"]
+    return dict(holder)
+
+
+def until(true: Callable[[], Any], seconds: float = 90) -> None:
+    give_up_at = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < give_up_at, "it did not come true in time"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("place", places(*reversed(UNIFIED)), indirect=True)

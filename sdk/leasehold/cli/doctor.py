@@ -47,6 +47,9 @@ def examine(
     Looks for counters that differ from the list of holders, holders whose run is over or unknown,
     and limits of 0. What live work may look like too is called a suspicion, and mended only with
     --force. The exit code is 1 when something is wrong and was not mended.
+
+    A run that the server takes for running is believed. Where its process was killed, set its flow
+    run to Crashed or cancel it, and ask again: leasehold limit inspect TAG shows the holders.
     """
     if force and not fix:
         raise typer.BadParameter("--force needs --fix.")
