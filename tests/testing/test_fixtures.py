@@ -167,7 +167,7 @@ def test_a_clock_does_not_go_back() -> None:
 
 def test_the_example_runs_where_only_the_package_is_installed(tmp_path: Path) -> None:
     """The example file is run as a user would run it: no conftest, no settings of ours."""
-    example = Path(__file__).with_name("example_of_a_users_test.py")
+    example = Path(__file__).parents[2] / "examples" / "your_own_tests.py"
     copy = tmp_path / "test_flows.py"
     copy.write_text(example.read_text())
     done = subprocess.run(

@@ -36,8 +36,7 @@ def leasehold_server(
     """A server in this process, to which flows, `concurrency()` and clients talk."""
     from leasehold.client import http
 
-    with _serving(tmp_path, monkeypatch, manual_clock) as server:
-        monkeypatch.setattr(http, "_network", lambda *_: {"transport": server})
+    with _serving(tmp_path, monkeypatch, manual_clock) as server, http.standing_in(server):
         yield server
 
 
