@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import resource
 import sys
@@ -86,9 +87,7 @@ async def hold_all(count: int, seconds: float) -> dict[str, float]:
             "memory per lease, KB": (resident_bytes() - memory) / 1e3 / count,
             "CPU while holding, s": cpu,
         }
-        gaps = [
-            b - a for times in confirmed.values() for a, b in zip(times, times[1:], strict=False)
-        ]
+        gaps = [b - a for times in confirmed.values() for a, b in itertools.pairwise(times)]
         figures["renewals"] = len(gaps)
         figures["latest renewal, s late"] = max([0.0, *(gap - PLANNED_SECONDS for gap in gaps)])
         may_end.set()

@@ -147,8 +147,10 @@ class Guarding:
         self._hang_up()
         if self._process is not None:
             os.environ.pop(ADDRESS_VARIABLE, None)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
                 self._process.wait(_SEEK_SECONDS)
+            except subprocess.TimeoutExpired:  # it still has slots to give back
+                _outliving.append(self._process)
 
     def forget(self) -> None:
         """Let go of the line in a forked child: it is the parent's, which may die before us."""
@@ -296,6 +298,10 @@ class Guarding:
         if line is not None:
             line.close()
         self._start()
+
+
+#: Guards that end later than their keeper; collecting them before that would be warned of.
+_outliving: list[subprocess.Popen[bytes]] = []
 
 
 def _message(
