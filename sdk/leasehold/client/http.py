@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from leasehold.embedded.transport import Transport
     from leasehold.settings import Settings
 
 #: Where the embedded ledger pretends to be. Never looked up: its transport answers.
@@ -36,10 +37,6 @@ _FORBIDDEN: Final = 403
 
 #: Errors after which the server certainly has not seen the request.
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-
-class Transport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """What can stand in for the network: it serves both kinds of client."""
 
 
 class Send(Protocol):

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -17,7 +18,6 @@ import tenacity
 from leasehold.client.http import refused
 from leasehold.client.wire import Reply, is_passing
 from leasehold.exceptions import ServerUnreachableError
-from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from leasehold.settings import Settings
 
-log = get_logger("client")
+log = logging.getLogger("leasehold.client")
 
 _TOO_MANY: Final = 429
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +19,6 @@ from leasehold.concurrency import herald
 from leasehold.concurrency.lane import ACQUIRE
 from leasehold.concurrency.lease import Lease
 from leasehold.exceptions import LeaseholdError, ServerUnreachableError
-from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     import random
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from leasehold.concurrency.returning import Returner
     from leasehold.concurrency.turnstile import Queue, Turnstile
 
-log = get_logger("concurrency")
+log = logging.getLogger("leasehold.concurrency")
 
 
 class Spawn(Protocol):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -17,7 +18,6 @@ from leasehold.client.names import TAG_PREFIX
 from leasehold.client.wire import Refusal, Request, is_passing
 from leasehold.concurrency.lane import Lane
 from leasehold.exceptions import LeaseholdError, ServerTooOldError, ServerUnreachableError
-from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from leasehold.client.wire import Refused, Reply, SlotRequest
     from leasehold.settings import Settings
 
-log = get_logger("concurrency")
+log = logging.getLogger("leasehold.concurrency")
 
 #: Shorter than this it is a hiccup, and worth no warning.
 _HICCUP_SECONDS: Final = 3.0

@@ -20,13 +20,11 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from leasehold.logging import get_logger
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-log = get_logger("concurrency")
+log = logging.getLogger("leasehold.concurrency")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import os
 import socket
 import struct
@@ -25,7 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from leasehold.client.http import describe_way
-from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from leasehold.concurrency.lease import Lease
     from leasehold.settings import Settings
 
-log = get_logger("concurrency")
+log = logging.getLogger("leasehold.concurrency")
 
 #: Where the processes that this one starts find its guard. No secret: the guard asks who comes.
 ADDRESS_VARIABLE: Final = "LEASEHOLD_GUARD_ADDRESS"

@@ -14,19 +14,19 @@ the slots of a task that was running stay taken for ever. Rules:
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final
 
 from leasehold.client.names import TAG_PREFIX
 from leasehold.client.wire import Fate, Request, read_release
 from leasehold.concurrency.lane import RELEASE
 from leasehold.exceptions import LeaseholdError
-from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     from leasehold.concurrency.connection import Connection
     from leasehold.concurrency.lease import Lease
 
-log = get_logger("concurrency")
+log = logging.getLogger("leasehold.concurrency")
 
 _TRIES: Final = 8
 _LOOKS: Final = 3

@@ -7,6 +7,7 @@ line comes again only for work that has itself waited for another minute.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -20,7 +21,6 @@ from leasehold.exceptions import (
     UnexpectedReplyError,
     ZeroLimitError,
 )
-from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-log = get_logger("concurrency")
+log = logging.getLogger("leasehold.concurrency")
 
 #: A wait shorter than this is not worth a line; the line must come within 1 s.
 DELAY_SECONDS: Final = 0.3

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from uuid import UUID
 
@@ -20,7 +21,6 @@ from leasehold.concurrency.acquisition import Acquisition, OnLeaseLost
 from leasehold.concurrency.lease import Lease, held
 from leasehold.concurrency.waiting import wait_async, waker
 from leasehold.exceptions import ConcurrencySlotAcquisitionError
-from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-log = get_logger("concurrency")
+log = logging.getLogger("leasehold.concurrency")
 
 _told_missing: set[str] = set()
 

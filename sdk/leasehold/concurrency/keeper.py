@@ -14,6 +14,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextvars
+import logging
 import math
 import os
 import random
@@ -31,7 +32,6 @@ from leasehold.concurrency.lease import Lease, held, read_clock
 from leasehold.concurrency.returning import Returner
 from leasehold.concurrency.tending import Tender
 from leasehold.concurrency.turnstile import Queue, Turnstile, Waiter
-from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from leasehold.client.http import AsyncApi
     from leasehold.settings import Settings
 
-log = get_logger("concurrency")
+log = logging.getLogger("leasehold.concurrency")
 
 #: Releases that are still under way when the process ends get this long.
 FLUSH_SECONDS: Final = 2.0

@@ -7,6 +7,7 @@ follows a release (7); a failure concerns nobody but this file: it is tried agai
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,6 @@ from leasehold.client.wire import Fate
 from leasehold.concurrency.healing import heal
 from leasehold.concurrency.lane import RELEASE
 from leasehold.exceptions import LeaseholdError, ServerUnreachableError
-from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from leasehold.concurrency.connection import Connection
     from leasehold.concurrency.lease import Lease
 
-log = get_logger("concurrency")
+log = logging.getLogger("leasehold.concurrency")
 
 #: A release that fails is tried again after this long, doubled each time, up to the longest.
 _FIRST_PAUSE_SECONDS: Final = 0.1

@@ -9,13 +9,13 @@ the lease can live (5).
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from leasehold.client import wire
 from leasehold.client.wire import Fate
 from leasehold.exceptions import LeaseholdError
-from leasehold.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from leasehold.concurrency.connection import Connection
     from leasehold.concurrency.lease import Lease
 
-log = get_logger("concurrency")
+log = logging.getLogger("leasehold.concurrency")
 
 #: As long as leases are held, how often to see whether the machine was suspended.
 _TICK_SECONDS: Final = 5.0

@@ -20,8 +20,6 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from leasehold.client.http import Transport
-from leasehold.client.wire import LONGEST_LEASE_SECONDS, SHORTEST_LEASE_SECONDS
 from leasehold.embedded.file import LedgerBusyError
 from leasehold.embedded.identity import this_process
 
@@ -43,7 +41,7 @@ _MOST: Final = 2**63 - 1
 
 _Name = Annotated[str, Field(pattern=r"^[^/%&><]+$")]
 _Slots = Annotated[int, Field(gt=0, le=_MOST)]
-_Seconds = Annotated[float, Field(ge=SHORTEST_LEASE_SECONDS, le=LONGEST_LEASE_SECONDS)]
+_Seconds = Annotated[float, Field(ge=60, le=86_400)]
 _Count = Annotated[int, Field(ge=0, le=_MOST)]
 _Decay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -141,6 +139,10 @@ def _answers(method: str, path: str) -> Callable[[Handler], Handler]:
         return handler
 
     return register
+
+
+class Transport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    """What can stand in for the network: it serves both kinds of client."""
 
 
 class LedgerTransport(Transport):

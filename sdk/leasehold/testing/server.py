@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 from packaging.version import Version
 
-from leasehold.client.http import Transport
 from leasehold.embedded.ledger import Ledger
-from leasehold.embedded.transport import VERSION, LedgerTransport
+from leasehold.embedded.transport import VERSION, LedgerTransport, Transport
 from leasehold.exceptions import LimitNotFoundError
 
 if TYPE_CHECKING:
