@@ -166,7 +166,7 @@ class Counters:
         if request.mode == "rate_limit":
             return Granted(limits)
         body = {"names": sorted(limits), "slots": request.slots}
-        return Granted(limits, release=Request("POST", f"{_V2}/decrement", body))
+        return Granted(limits, release=Request("POST", f"{_V2}/decrement", body), counted=True)
 
     def undo(self, request: SlotRequest, holder: Holder) -> Request | None:  # noqa: ARG002 - see the class
         """Find no way: counting down what was never counted up would admit one too many."""

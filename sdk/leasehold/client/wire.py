@@ -115,12 +115,14 @@ class Granted:
         lease_id: the server's name for it; None where it has none.
         renewal: reports in; None where the slots do not expire.
         release: gives the slots back; None where they are used up instead (rate limits).
+        counted: whether a second release would take from others: it counts down, whoever held.
     """
 
     limits: Mapping[str, int]
     lease_id: UUID | None = None
     renewal: Request | None = None
     release: Request | None = None
+    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

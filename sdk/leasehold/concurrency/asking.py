@@ -115,7 +115,8 @@ class Asker:
             own_holder = head.payload.holder is None
             holder = head.payload.holder or Holder(self._new_id(dialect))
             undo = dialect.undo(request, holder) if own_holder else None
-            key, sent_at = self._guarding.expect(undo), self._clock()
+            expires = request.lease_seconds if dialect.expires else None
+            key, sent_at = self._guarding.expect(undo, expires), self._clock()
             try:
                 reply = await self._connection.send(dialect.acquire(request, holder))
                 outcome = read_acquire(dialect, reply, request, holder)

@@ -69,6 +69,8 @@ def waking(wake: Callable[[], object]) -> Iterator[None]:
         yield
         return
     _wakes.add(wake)
+    if _close is not None:  # since a moment ago
+        wake()
     try:
         yield
     finally:
@@ -81,11 +83,15 @@ def _is_main_thread() -> bool:
 
 def _end(number: int, _: Any) -> None:
     """Give everything back, then do what the signal does by default."""
-    signal.signal(number, signal.SIG_DFL)
-    if _close is not None:
-        _close()
-    if os.getpid() != 1:
-        os.kill(os.getpid(), number)
-        time.sleep(_MOMENT_SECONDS)
-    # The first process of a PID namespace is spared by the default action; its status says it then.
-    os._exit(128 + number)
+    for one in _SIGNALS:
+        if signal.getsignal(one) is _end:
+            signal.signal(one, signal.SIG_DFL)
+    try:
+        if _close is not None:
+            _close()
+    finally:  # Ctrl-C during the release is a second signal, too
+        if os.getpid() != 1:
+            os.kill(os.getpid(), number)
+            time.sleep(_MOMENT_SECONDS)
+        # The first process of a PID namespace is spared by the default action: its status says it.
+        os._exit(128 + number)

@@ -46,7 +46,7 @@ MOMENT_SECONDS, LONG_MOMENT_SECONDS = 1.0, 4.0
 #: Pauses between tries to give something back: the first, doubled each time, up to the longest.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 
-#: What never expires is tried to be given back for this long.
+#: How long to try to give back what never expires.
 PATIENCE_SECONDS = 600.0
 
 _BIG = 1 << 16
@@ -68,23 +68,27 @@ class Hold:
     def __init__(self, message: Message) -> None:
         self.renewal: list[Any] | None = message["renewal"]
         self.release: list[Any] = message["release"]
-        self.seconds: float = message["seconds"]
+        self.seconds: float | None = message["seconds"]
         self.sent_at: float = message["sent_at"]
         self.in_motion: bool = message["in_motion"]
+        self.once: bool = message["once"]
         self.due = 0.0
         self.until = _INFINITY
         self.pause = FIRST_PAUSE_SECONDS
 
     def stale_at(self) -> float:
         """When to renew it for its client."""
-        if self.renewal is None or self.in_motion:
+        if self.renewal is None or self.seconds is None or self.in_motion:
             return _INFINITY
         return max(self.sent_at + STALE_RATIO * self.seconds, self.due)
 
     def orphaned(self, now: float) -> None:
         """Take in that its client is gone."""
         self.due = now + (MOMENT_SECONDS if self.in_motion else 0.0)
-        self.until = self.sent_at + self.seconds if self.renewal else now + PATIENCE_SECONDS
+        if self.seconds is None:
+            self.until = now + PATIENCE_SECONDS
+        else:
+            self.until = self.sent_at + self.seconds
 
     def failed(self, now: float) -> None:
         """Plan the next try."""
@@ -96,19 +100,31 @@ class Client:
     """A process that holds slots, on one connection.
 
     It sends lines of JSON, each with an ``op``: ``server`` (how to reach the server), ``hold`` (an
-    id, and how to renew and give back what it stands for; ``in_motion`` while a request about it is
-    under way), ``renewed``, ``drop``, and ``listen`` (where its children find the guard).
+    id, and how to renew and give back what it stands for; ``seconds`` after which it is free by
+    itself; ``in_motion`` while a request about it is under way; ``once`` if giving back twice would
+    be one too many), ``renewed``, ``drop``, and ``listen`` (where its children find the guard).
     It gets a line for each renewal that was done for it.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.process = _watch_process(sock)
+        self.process: int | None = None
+        self.ended = False
+        self._watch()
         self.holds: dict[int, Hold] = {}
         self.gone = False
         self._server: Message = {}
         self._csrf: dict[str, str] = {}
         self._rest = b""
+
+    def _watch(self) -> None:
+        """Open a descriptor that is readable when the process has ended, where there are such."""
+        try:
+            self.process = os.pidfd_open(_peer(self.sock)[0])
+        except ProcessLookupError:
+            self.ended = True
+        except (AttributeError, OSError):
+            pass
 
     def take_in(self, message: Message) -> None:
         """Note what it says."""
@@ -217,6 +233,8 @@ class Guard:
         self._selector.register(sock, selectors.EVENT_READ, client)
         if client.process is not None:
             self._selector.register(client.process, selectors.EVENT_READ, client)
+        if client.ended:  # before we were there; its line may be open all the same
+            self._listen(client, ended=True)
 
     def _listen(self, client: Client, *, ended: bool) -> None:
         for message in client.hear():
@@ -285,7 +303,7 @@ class Guard:
         hold = client.holds[key]
         status, now = client.send(hold.release), read_clock()
         settled = status in _OK or status in _GONE
-        if settled and hold.in_motion:  # the client's own request may still arrive after ours
+        if settled and hold.in_motion and not hold.once:  # the client's own may arrive after ours
             hold.in_motion, hold.due = False, now + LONG_MOMENT_SECONDS
         elif settled or now >= hold.until:
             del client.holds[key]
@@ -315,29 +333,12 @@ def _peer(sock: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def _watch_process(sock: socket.socket) -> int | None:
-    """Open a descriptor that is readable when a client's process has ended; None: not here."""
-    try:
-        return os.pidfd_open(_peer(sock)[0])
-    except (AttributeError, OSError):
-        return None
-
-
-def _forget_the_rest(keep: int) -> None:
-    """Close what was inherited, whatever it is, and leave the folder one was started in."""
-    os.closerange(3, keep)
-    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
-    os.chdir("/")
-
-
 def main() -> None:
     """Run the guard on the socket whose descriptor is the first argument."""
-    fd = int(sys.argv[1])
     # Ctrl-C, a hang-up or the end of a service are for the clients. The guard ends after them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    _forget_the_rest(keep=fd)
-    Guard(socket.socket(fileno=fd)).run()
+    Guard(socket.socket(fileno=int(sys.argv[1]))).run()
 
 
 if __name__ == "__main__":

@@ -48,6 +48,9 @@ _MOST_STARTS: Final = 3
 _SEEK_SECONDS: Final = 1.0
 _SEEK_PAUSE_SECONDS: Final = 0.1
 
+#: How long to see a guard off that has nothing left to do, so that it does not stay as a zombie.
+_END_SECONDS: Final = 0.5
+
 #: What Python itself may need to start. Nothing else of the environment is the guard's business.
 _ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
 
@@ -94,11 +97,17 @@ class Guarding:
 
     # -- what there is to give back
 
-    def expect(self, undo: Request | None) -> int:
-        """Note that an acquire is about to be sent; gives the number by which to speak of it."""
+    def expect(self, undo: Request | None, seconds: float | None) -> int:
+        """Note that an acquire is about to be sent; gives the number by which to speak of it.
+
+        Args:
+            undo: what takes back whatever it may get; None where there is no way.
+            seconds: when that is free again by itself; None: never.
+        """
         key = next(self._serial)
         if undo is not None and self.is_there:
-            self._tell(key, _message(key, undo, in_motion=True))
+            times = {"seconds": seconds, "sent_at": self._clock()}
+            self._tell(key, {**_message(key, undo), **times, "in_motion": True})
         return key
 
     def keep(self, key: int, lease: Lease) -> None:
@@ -111,8 +120,10 @@ class Guarding:
         if self.is_there:
             lease.guard_key, lease.guarded = key, True
             self._leases[key] = lease
-            times = {"seconds": lease.request.lease_seconds, "sent_at": lease.term.sent_at}
-            self._tell(key, {**_message(key, release, renewal), **times})
+            seconds = None if renewal is None else lease.request.lease_seconds
+            times = {"seconds": seconds, "sent_at": lease.term.sent_at}
+            once = {"once": lease.grant.counted}
+            self._tell(key, {**_message(key, release, renewal), **times, **once})
 
     def pass_on(self, lease: Lease, heir: Lease) -> None:
         """Note that the same slots have another holder in this process."""
@@ -148,7 +159,8 @@ class Guarding:
         if self._process is not None:
             os.environ.pop(ADDRESS_VARIABLE, None)
             try:
-                self._process.wait(_SEEK_SECONDS)
+                # With nothing left to do it ends at once, unless children of ours need it.
+                self._process.wait(0 if self._told else _END_SECONDS)
             except subprocess.TimeoutExpired:  # it still has slots to give back
                 _outliving.append(self._process)
 
@@ -181,6 +193,7 @@ class Guarding:
         if not address or sys.platform != "linux":
             return None
         line = socket.socket(socket.AF_UNIX)
+        line.setblocking(False)
         try:
             line.connect("\0" + address)
             peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -202,6 +215,7 @@ class Guarding:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                cwd="/",
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             )
         return ours
@@ -291,6 +305,8 @@ class Guarding:
 
     def _seek(self, until: float) -> None:
         """Look for the successor of a guard that another process had started, else start one."""
+        if self.is_there or not self._wanted:
+            return
         line = self._found()
         if line is None and self._clock() < until:
             self._loop.call_later(_SEEK_PAUSE_SECONDS, self._seek, until)
@@ -304,15 +320,12 @@ class Guarding:
 _outliving: list[subprocess.Popen[bytes]] = []
 
 
-def _message(
-    key: int, release: Request, renewal: Request | None = None, *, in_motion: bool = False
-) -> dict[str, Any]:
+def _message(key: int, release: Request, renewal: Request | None = None) -> dict[str, Any]:
     return {
         "op": "hold",
         "id": key,
         "release": [release.method, release.path, release.body],
         "renewal": renewal and [renewal.method, renewal.path, renewal.body],
-        "in_motion": in_motion,
-        "seconds": 0.0,
-        "sent_at": 0.0,
+        "in_motion": False,
+        "once": False,
     }

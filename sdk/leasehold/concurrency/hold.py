@@ -19,7 +19,7 @@ from leasehold.concurrency import crash
 from leasehold.concurrency import keeper as keepers
 from leasehold.concurrency.acquisition import Acquisition, OnLeaseLost
 from leasehold.concurrency.lease import Lease, held
-from leasehold.concurrency.waiting import wait_async, waker
+from leasehold.concurrency.waiting import wait_async, wait_sync, waker
 from leasehold.exceptions import ConcurrencySlotAcquisitionError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Hold:
     def __enter__(self) -> Lease:
         try:
             self.start()
-            lease: Lease = self.future.result()
+            lease: Lease = wait_sync(self.future)
         except BaseException:
             self.abandon()
             raise

@@ -19,6 +19,7 @@ import math
 import os
 import random
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from leasehold.client.changes import on_change
@@ -43,6 +44,9 @@ log = logging.getLogger("leasehold.concurrency")
 
 #: Releases that are still under way when the process ends get this long.
 FLUSH_SECONDS: Final = 2.0
+
+#: The thread gets this long to end, whatever else took its time.
+END_SECONDS: Final = 0.5
 
 #: Asking the ledger is cheap: the longest pause between two questions there.
 LEDGER_POLL_SECONDS: Final = 0.15
@@ -118,6 +122,7 @@ class Keeper:
         self._pumping = False
         self._closing = False
         self._hurried = False
+        self._waited_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="leasehold-keeper", daemon=True)
         if loop is None:
             self._thread.start()
@@ -157,15 +162,20 @@ class Keeper:
         return list(self._holders)
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> bool:
-        """Wait until what was released is given back; False when that takes longer."""
+        """Wait until what was released is given back; False when that takes longer.
+
+        What was waited in vain counts: a server out of reach is not waited for twice.
+        """
         if os.getpid() != self.pid or not self._thread.is_alive():
             return True
         flushed: concurrent.futures.Future[None] = concurrent.futures.Future()
         if not self._post(self._begin_flush, flushed):
             return True
+        began, left = time.monotonic(), max(seconds - self._waited_seconds, 0.0)
         try:
-            flushed.result(0 if self._hurried else seconds)
+            flushed.result(0 if self._hurried else left)
         except concurrent.futures.TimeoutError:
+            self._waited_seconds += time.monotonic() - began
             return False
         except KeyboardInterrupt:  # somebody does not want to wait: not here, nor at the exit
             self._hurried = True
@@ -178,10 +188,11 @@ class Keeper:
         """Give everything back, in at most `seconds`, and end the thread."""
         if os.getpid() != self.pid or not self._thread.is_alive():
             return
+        ends_at = time.monotonic() + seconds
         self._post(self._release_all)
         self.flush(seconds)
         self._post(self._loop.stop)
-        self._thread.join(seconds)
+        self._thread.join(max(ends_at - time.monotonic(), END_SECONDS))
 
     def after_fork(self) -> None:
         """Let go, in a forked child, of what would keep the parent's slots after its death."""
@@ -194,13 +205,13 @@ class Keeper:
         try:
             self._loop.run_forever()
         finally:
+            self._guarding.close()  # first: a release that is cut short has given nothing back
             for task in self._tasks:
                 task.cancel()
             self._loop.run_until_complete(self._wind_up())
             self._loop.close()
 
     async def _wind_up(self) -> None:
-        self._guarding.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._connection.close()
 
@@ -389,6 +400,7 @@ class Keeper:
                 await heal(lease, self._connection)
             elif lease.grant.release is not None:
                 await self._returner.give_back(lease)
+            self._waited_seconds = 0.0
         finally:
             self._guarding.drop(lease.guard_key)
             self._turnstile.released(lease.request, lease.limits.keys(), self._clock())

@@ -1,0 +1,255 @@
+"""Victims, the places where their slots are kept, and the table of what became of them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+import pytest
+
+from leasehold.client import GlobalConcurrencyLimitCreate, get_client
+from places import EMBEDDED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+VICTIMS: Final = Path(__file__).with_name("victims")
+
+#: How soon a slot is free again after the process's death (issue "crash-proof").
+FREE_SECONDS: Final = 2.0
+
+#: What a busy machine may add to any time that is measured here.
+GRACE_SECONDS: Final = 1.0
+
+_serial = itertools.count(1)
+
+_times: pytest.StashKey[dict[tuple[str, str, str], float]] = pytest.StashKey()
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit of one slot, of a tag or of its own."""
+
+    name: str
+    is_tag: bool
+
+    def used(self) -> int:
+        """Count the slots in use."""
+        with get_client(sync_client=True) as client:
+            if self.is_tag:
+                return client.read_concurrency_limit_use(self.name).used
+            return client.read_global_concurrency_limit_by_name(self.name).active_slots
+
+    def wait(self, used: int, seconds: float) -> float:
+        """Wait until so many slots are in use; gives how long that took."""
+        began = time.monotonic()
+        while (now := self.used()) != used:
+            waited = time.monotonic() - began
+            assert waited < seconds, f"{now} of {self.name} in use after {waited:.1f} s"
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def wait_until_free(self, seconds: float = FREE_SECONDS + GRACE_SECONDS) -> float:
+        """Wait until no slot is in use; gives how long that took."""
+        return self.wait(0, seconds)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have limits live where the parameter says; "3.8.8 legacy" is its old tag calls."""
+    name, _, dialect = str(request.param).partition(" ")
+    if name != EMBEDDED:
+        monkeypatch.setenv("PREFECT_API_URL", request.getfixturevalue("server_of")(name).url)
+    if dialect:
+        monkeypatch.setenv("LEASEHOLD_DIALECT", dialect)
+    return str(request.param)
+
+
+@pytest.fixture
+def make_limit() -> Callable[..., Limit]:
+    """Make limits at the place of the environment."""
+
+    def make(size: int = 1, *, is_tag: bool = True) -> Limit:
+        name = f"crash-{next(_serial)}"
+        with get_client(sync_client=True) as client:
+            if is_tag:
+                client.create_concurrency_limit(name, size)
+            else:
+                client.create_global_concurrency_limit(
+                    GlobalConcurrencyLimitCreate(name=name, limit=size)
+                )
+        return Limit(name, is_tag)
+
+    return make
+
+
+class Victim:
+    """A program of `victims`, in a session of its own.
+
+    Attributes:
+        process: the program.
+        told: what it has told so far, a line of JSON each.
+        kin: the processes that it had started when `look` was called, by pid.
+    """
+
+    def __init__(self, *command: str, **env: str) -> None:
+        self.told: list[Any] = []
+        self.kin: dict[int, psutil.Process] = {}
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "LEASEHOLD_LOGGING_LEVEL": "WARNING", **env},
+            start_new_session=True,
+        )
+
+    def hear(self, seconds: float = 30.0) -> Any:
+        """Wait for the next line that it tells."""
+        assert self.process.stdout is not None
+        assert select.select([self.process.stdout], [], [], seconds)[0], "it says nothing"
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1].decode()
+        self.told.append(json.loads(line))
+        return self.told[-1]
+
+    def close_stdin(self) -> None:
+        """Tell a program that reads until the end to go on."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.stdin = None
+
+    def look(self) -> list[psutil.Process]:
+        """Note which processes it has started; gives the guards among them."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for one in psutil.Process(self.process.pid).children(recursive=True):
+                self.kin[one.pid] = one
+        return [one for one in self.kin.values() if is_guard(one)]
+
+    def end(self, seconds: float = 30.0) -> tuple[int, str]:
+        """Wait until it has ended; gives its exit status and what it has complained about."""
+        code = self.process.wait(seconds)
+        with contextlib.suppress(ProcessLookupError):  # who inherited its pipes would keep us here
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return code, self.process.communicate(timeout=seconds)[1].decode()
+
+    def wait_until_nothing_is_left(self, seconds: float = 5.0) -> None:
+        """Require that what it had started ends."""
+        _, alive = psutil.wait_procs(list(self.kin.values()), timeout=seconds)
+        assert alive == []
+
+    def clean_up(self) -> None:
+        """Kill it and what it has started."""
+        self.look()
+        for one in self.kin.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.communicate()
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Wait until something is so."""
+    ends_at = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < ends_at
+        time.sleep(0.02)
+
+
+def is_guard(process: psutil.Process) -> bool:
+    """Say whether a process is a guard."""
+    try:
+        return any(part.endswith("guard.py") for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Victim]]:
+    """Start programs of `victims`; whatever is left of them at the end of the test is killed."""
+    victims: list[Victim] = []
+
+    def start(program: str, *arguments: str, **env: str) -> Victim:
+        victim = Victim(sys.executable, str(VICTIMS / program), *arguments, **env)
+        victims.append(victim)
+        return victim
+
+    yield start
+    for victim in victims:
+        victim.clean_up()
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Iterator[Callable[..., Victim]]:
+    """Start a short program that is written in the test; see `start`."""
+    victims: list[Victim] = []
+
+    def start(script: str, *arguments: str, **env: str) -> Victim:
+        path = tmp_path / f"script-{len(victims)}.py"
+        path.write_text(PREAMBLE + script)
+        victim = Victim(sys.executable, "-W", "error", str(path), *arguments, **env)
+        victims.append(victim)
+        return victim
+
+    yield start
+    for victim in victims:
+        victim.clean_up()
+
+
+#: What each program in a test begins with. `tell` says something, `wait` sleeps for long.
+PREAMBLE: Final = """
+import atexit, json, multiprocessing, os, signal, sys, threading, time, warnings
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+from leasehold import flow, task
+from leasehold.concurrency.sync import concurrency
+
+def tell(what):
+    os.write(1, json.dumps(what).encode() + b"\\n")
+
+def wait():
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def note_time(request: pytest.FixtureRequest) -> Callable[[str, str, str, float], None]:
+    """Put a time into the table that ends the run."""
+    times = request.config.stash.setdefault(_times, {})
+
+    def note(place: str, death: str, kind: str, seconds: float) -> None:
+        times[place, death, kind] = seconds
+
+    return note
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Show the kill matrix: seconds from the process's death until its slot is free."""
+    times = config.stash.get(_times, {})
+    if not times:
+        return
+    terminalreporter.section("seconds from death until the slot is free")
+    kinds = list(dict.fromkeys(kind for _, _, kind in times))
+    places = sorted({place for place, _, _ in times})
+    terminalreporter.write_line(f"{'':24}{'':10}" + "".join(f"{kind:>19}" for kind in kinds))
+    for death in dict.fromkeys(death for _, death, _ in times):
+        for place in places:
+            row = [times.get((place, death, kind)) for kind in kinds]
+            if any(one is not None for one in row):
+                cells = "".join(f"{'' if one is None else f'{one:.2f}':>19}" for one in row)
+                terminalreporter.write_line(f"{death:24}{place:10}{cells}")

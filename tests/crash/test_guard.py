@@ -1,0 +1,388 @@
+"""The guard as a process: what it is, what it costs, and how long it lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from crash.conftest import FREE_SECONDS, GRACE_SECONDS, wait_for
+from proxy import Proxy
+from servers import PrefectServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from crash.conftest import Limit, Victim
+
+MOST_MEGABYTES = 20
+
+HOLD = """
+with concurrency("tag:" + sys.argv[1]):
+    tell("held")
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def limit(
+    prefect_server_url: str, monkeypatch: pytest.MonkeyPatch, make_limit: Callable[..., Limit]
+) -> Limit:
+    """A tag with 32 slots on the newest server."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server_url)
+    return make_limit(32)
+
+
+@pytest.fixture
+def proxy(limit: Limit, prefect_server_url: str) -> Iterator[Proxy]:
+    """A proxy for the victim alone; what is asked here goes to the server itself."""
+    with Proxy(prefect_server_url) as proxy:
+        yield proxy
+
+
+def only_guard(victim: Victim) -> psutil.Process:
+    wait_for(lambda: len(victim.look()) == 1)
+    return victim.look()[0]
+
+
+def megabytes(process: psutil.Process) -> float:
+    return float(process.memory_info().rss / 1e6)
+
+
+def test_it_has_a_session_of_its_own_and_no_descriptor_but_its_line(
+    limit: Limit, run_script: Callable[..., Victim], tmp_path: Path
+) -> None:
+    (tmp_path / "open").touch()
+    victim = run_script(
+        f"os.set_inheritable(os.open({str(tmp_path / 'open')!r}, os.O_RDONLY), True)\n" + HOLD,
+        limit.name,
+    )
+    victim.hear()
+    guard = only_guard(victim)
+    assert os.getsid(guard.pid) == guard.pid
+    links = {one.name: str(one.readlink()) for one in Path(f"/proc/{guard.pid}/fd").iterdir()}
+    kinds = sorted(link.split(":")[0] for fd, link in links.items() if int(fd) > 2)
+    assert {links[fd] for fd in "012"} == {"/dev/null"}
+    # Its line and the door for children; what it waits with, and for.
+    assert kinds == ["anon_inode", "anon_inode", "socket", "socket"]
+    assert guard.cwd() == "/"
+
+
+def test_no_secret_is_on_its_command_line_in_its_environment_or_in_what_is_logged(
+    limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    secrets = {
+        "PREFECT_API_KEY": "key-4711",
+        "PREFECT_API_AUTH_STRING": "user:word-4711",
+        "PREFECT_CLIENT_CUSTOM_HEADERS": '{"X-Token": "header-4711"}',
+    }
+    victim = run_script(HOLD, limit.name, LEASEHOLD_LOGGING_LEVEL="DEBUG", **secrets)
+    victim.hear()
+    guard = Path(f"/proc/{only_guard(victim).pid}")
+    assert b"4711" not in (guard / "cmdline").read_bytes()
+    environment = (guard / "environ").read_bytes()
+    assert {one.split(b"=")[0] for one in environment.split(b"\0")} <= {
+        *(b"", b"PATH", b"LD_LIBRARY_PATH", b"LC_CTYPE")  # Python sets the last one itself
+    }
+    victim.close_stdin()
+    assert "4711" not in victim.end()[1]
+
+
+def test_it_uses_no_cpu_while_idle_and_little_memory(
+    limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(HOLD, limit.name)
+    victim.hear()
+    guard = only_guard(victim)
+    time.sleep(1)  # to have started
+    before = guard.cpu_times()
+    time.sleep(3)
+    after = guard.cpu_times()
+    assert (after.user, after.system) == (before.user, before.system)
+    assert megabytes(guard) < MOST_MEGABYTES
+
+
+def test_it_stays_small_when_it_had_something_to_do(
+    limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        """
+import subprocess
+with concurrency("tag:" + sys.argv[1]):
+    subprocess.Popen([sys.executable, *sys.argv, "child"]) if len(sys.argv) == 2 else None
+    tell(os.getpid())
+    wait()
+""",
+        limit.name,
+    )
+    pids = {victim.hear(), victim.hear()}
+    limit.wait(2, 10)
+    guard = only_guard(victim)
+    (child,) = pids - {victim.process.pid}
+    os.kill(child, signal.SIGKILL)
+    limit.wait(1, FREE_SECONDS + GRACE_SECONDS)
+    assert guard.is_running()
+    assert megabytes(guard) < MOST_MEGABYTES
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork", "forkserver"])
+def test_one_guard_serves_a_process_and_its_16_workers(
+    method: str, limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        f"""
+def hold(_):
+    with concurrency("tag:" + sys.argv[1]):
+        tell("held")
+        wait()
+
+if __name__ == "__main__":
+    with concurrency("tag:" + sys.argv[1]):
+        tell("held")
+        with multiprocessing.get_context({method!r}).Pool(16) as pool:
+            pool.map(hold, range(16), chunksize=1)
+""",
+        limit.name,
+    )
+    for _ in range(17):
+        victim.hear()
+    assert limit.used() == 17
+    guard = only_guard(victim)
+    assert megabytes(guard) < MOST_MEGABYTES
+    victim.look()
+    os.killpg(victim.process.pid, signal.SIGKILL)
+    victim.process.wait(10)
+    limit.wait_until_free()
+    victim.wait_until_nothing_is_left()
+
+
+def test_it_releases_nothing_that_the_owner_released(
+    proxy: Proxy, limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        """
+for _ in range(5):
+    with concurrency("tag:" + sys.argv[1]):
+        pass
+with concurrency("tag:" + sys.argv[1]):
+    tell("held")
+    os._exit(0)
+""",
+        limit.name,
+        PREFECT_API_URL=proxy.url,
+        LEASEHOLD_HANDOVER_SECONDS="0",
+    )
+    victim.hear()
+    victim.process.wait(10)
+    limit.wait_until_free()
+    victim.wait_until_nothing_is_left()
+    assert proxy.requests("increment-with-lease") == 6
+    assert proxy.requests("decrement") == 6
+
+
+def test_it_ends_with_a_process_that_has_given_everything_back(
+    proxy: Proxy, limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(HOLD, limit.name, PREFECT_API_URL=proxy.url)
+    victim.hear()
+    victim.look()
+    victim.close_stdin()
+    assert victim.end() == (0, "")
+    victim.wait_until_nothing_is_left(GRACE_SECONDS)
+    assert proxy.requests("decrement") == 1
+
+
+def test_one_that_is_killed_has_a_successor_and_nothing_is_lost(
+    limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(HOLD, limit.name)
+    victim.hear()
+    for _ in range(2):
+        guard = only_guard(victim)
+        guard.kill()
+        psutil.wait_procs([guard], timeout=10)
+        victim.kin.clear()
+        wait_for(victim.look)
+    assert limit.used() == 1
+    victim.process.kill()
+    victim.process.wait(10)
+    limit.wait_until_free()
+
+
+def test_workers_find_the_successor_of_a_guard_that_was_killed(
+    limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        """
+def hold():
+    with concurrency("tag:" + sys.argv[1]):
+        tell("held")
+        wait()
+
+if __name__ == "__main__":
+    with concurrency("tag:" + sys.argv[1]):
+        tell("held")
+        for _ in range(3):
+            multiprocessing.get_context("spawn").Process(target=hold).start()
+        wait()
+""",
+        limit.name,
+    )
+    for _ in range(4):
+        victim.hear()
+    guard = only_guard(victim)
+    guard.kill()
+    psutil.wait_procs([guard], timeout=10)
+    victim.kin.clear()
+    wait_for(victim.look)
+    time.sleep(2)  # whoever did not find it has one of its own by now
+    victim.kin.clear()
+    assert len(victim.look()) == 1
+    os.killpg(victim.process.pid, signal.SIGKILL)
+    victim.process.wait(10)
+    limit.wait_until_free()
+
+
+def test_leasehold_guard_0_starts_none(limit: Limit, run_script: Callable[..., Victim]) -> None:
+    victim = run_script(HOLD, limit.name, LEASEHOLD_GUARD="0")
+    victim.hear()
+    assert victim.look() == []
+    victim.close_stdin()
+    assert victim.end() == (0, "")
+    limit.wait_until_free()
+
+
+@pytest.mark.parametrize("python", ["/no/such/python", "/bin/false"])
+def test_where_it_cannot_start_one_warning_says_what_that_means(
+    python: str, limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        f"""
+sys.executable = {python!r}
+for number in range(3):
+    with concurrency("tag:" + sys.argv[1]) as lease:
+        time.sleep(0.5)
+tell(lease.crash_safe)
+""",
+        limit.name,
+        LEASEHOLD_HANDOVER_SECONDS="0",
+    )
+    assert victim.hear() is True
+    code, complaints = victim.end()
+    assert code == 0
+    assert complaints.count("No guard watches over this process") == 1
+    assert complaints.count("WARNING") == 1
+    limit.wait_until_free()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("server_env", "client_env"),
+    [
+        ({"PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true"}, {}),
+        (
+            {"PREFECT_SERVER_API_AUTH_STRING": "user:word"},
+            {"PREFECT_API_AUTH_STRING": "user:word"},
+        ),
+    ],
+    ids=["csrf", "auth"],
+)
+@pytest.mark.server
+def test_it_gets_through_to_servers_that_ask_who_comes(
+    server_env: dict[str, str],
+    client_env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    make_limit: Callable[..., Limit],
+    run_script: Callable[..., Victim],
+) -> None:
+    for name, value in client_env.items():
+        monkeypatch.setenv(name, value)
+    server = PrefectServer("3.8.8", env=server_env).start()
+    try:
+        monkeypatch.setenv("PREFECT_API_URL", server.url)
+        limit = make_limit()
+        victim = run_script(HOLD, limit.name)
+        victim.hear()
+        assert limit.used() == 1
+        victim.process.kill()
+        victim.process.wait(10)
+        limit.wait_until_free()
+    finally:
+        server.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_it_renews_for_90_s_what_a_stopped_process_lets_go_stale(
+    limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        """
+with concurrency("tag:" + sys.argv[1], lease_duration=60) as lease:
+    tell("held")
+    sys.stdin.readline()
+    time.sleep(1)
+    tell([lease.lost, lease.lost_reason])
+""",
+        limit.name,
+    )
+    victim.hear()
+    victim.process.send_signal(signal.SIGSTOP)
+    ends_at = time.monotonic() + 90
+    while time.monotonic() < ends_at:
+        assert limit.used() == 1
+        time.sleep(1)
+    victim.process.send_signal(signal.SIGCONT)
+    victim.close_stdin()
+    assert victim.hear() == [False, None]
+    assert victim.end() == (0, "")
+    limit.wait_until_free()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_it_renews_while_a_call_in_c_holds_the_interpreter_for_90_s(
+    limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        """
+import ctypes
+with concurrency("tag:" + sys.argv[1], lease_duration=60) as lease:
+    tell("held")
+    ctypes.PyDLL(None).sleep(90)  # unlike CDLL, PyDLL keeps the lock
+    time.sleep(1)
+    tell([lease.lost, lease.lost_reason])
+""",
+        limit.name,
+    )
+    victim.hear()
+    ends_at = time.monotonic() + 90
+    while time.monotonic() < ends_at - 1:
+        assert limit.used() == 1
+        time.sleep(1)
+    assert victim.hear() == [False, None]
+    assert victim.end() == (0, "")
+    limit.wait_until_free()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_when_it_is_killed_with_its_owner_the_lease_ends_by_itself(
+    limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        "with concurrency('tag:' + sys.argv[1], lease_duration=60):\n    tell('held')\n    wait()",
+        limit.name,
+    )
+    victim.hear()
+    guard = only_guard(victim)
+    victim.process.send_signal(signal.SIGSTOP)  # so that it cannot start another
+    guard.kill()
+    victim.process.kill()
+    victim.process.wait(10)
+    limit.wait_until_free(60 + 1 + 5)  # the lease, the reaper's round in the tests, and grace
