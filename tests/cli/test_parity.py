@@ -44,6 +44,7 @@ def arguments(text: str) -> list[str]:
     return [word.strip("{}").replace("_", "-").upper() for word in words if word.isupper()]
 
 
+@pytest.mark.slow  # Prefect's program takes seconds to say what its options are
 @pytest.mark.server("3.8.8")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("command", COMMANDS)

@@ -120,6 +120,7 @@ def test_commands_are_completed(environ: dict[str, str]) -> None:
     assert (done.returncode, done.stdout.split()) == (0, ["limit"])
 
 
+@pytest.mark.slow  # each completion starts a program
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
