@@ -4,11 +4,11 @@ A server that is restarted loses its leases and keeps its counters (PROTOCOL.md,
 the slots of a task that was running stay taken for ever. Rules:
 
 1. Only as many slots are given back as this process's own lease had.
-2. The server lists the holders of a tag's slots. It must count more slots than it has holders: the
-   telling sign. Slots without a holder are zombies, whoever left them, so nobody's is taken.
-3. Of other limits it lists no holders. There the lease must have been gone before it could have
-   expired (an expired one was counted down by the server itself), and no release of it may have
-   been carried out.
+2. It is certain that they are still counted where the lease was gone before it could have expired
+   (an expired one was counted down by the server itself), and no release of it was carried out.
+3. The server lists the holders of a tag's slots, though not how many slots each has. That it counts
+   more slots than holders must agree with rule 2. Where rule 2 does not hold, nobody at all may be
+   listed: then every slot that is counted is a zombie, whoever left it.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ async def heal(lease: Lease, connection: Connection, *, sure: bool = True) -> No
         connection: how to reach the server.
         sure: whether no release of it can have been carried out.
     """
-    early = lease.remaining_of_grant() > 0
+    certain = sure and lease.remaining_of_grant() > 0
     for name in lease.limits:
-        if not name.startswith(TAG_PREFIX) and not (sure and early):
+        if not name.startswith(TAG_PREFIX) and not certain:
             continue
-        if await _lower(name, lease.request.slots, connection):
+        if await _lower(name, lease.request.slots, connection, certain=certain):
             log.info(
                 "The server at %s had forgotten the lease of %s and went on counting its slot of "
                 "%s; mended.",
@@ -55,10 +55,10 @@ async def heal(lease: Lease, connection: Connection, *, sure: bool = True) -> No
             )
 
 
-async def _lower(name: str, slots: int, connection: Connection) -> bool:
+async def _lower(name: str, slots: int, connection: Connection, *, certain: bool) -> bool:
     # A try without an answer may have been carried out. Looking again tells: the sign is gone then.
     for _ in range(_TRIES):
-        unlisted, at_rest = await _unlisted(name, connection)
+        unlisted, at_rest = await _unlisted(name, connection, may_have_holders=certain)
         if unlisted >= slots:
             request = Request(
                 "POST", "/v2/concurrency_limits/decrement", {"names": [name], "slots": slots}
@@ -76,7 +76,9 @@ async def _lower(name: str, slots: int, connection: Connection) -> bool:
     return False
 
 
-async def _unlisted(name: str, connection: Connection) -> tuple[int, bool]:
+async def _unlisted(
+    name: str, connection: Connection, *, may_have_holders: bool
+) -> tuple[int, bool]:
     """Count the slots in use that have no holder, and say whether they were at rest meanwhile.
 
     A count and a list of holders are never read in the same moment. So both are read several times:
@@ -91,5 +93,7 @@ async def _unlisted(name: str, connection: Connection) -> tuple[int, bool]:
             return 0, False
         looks.append((look.used, frozenset(look.holders)))
     holders = frozenset[str]().union(*(listed for _, listed in looks))
+    if holders and not may_have_holders:
+        return 0, True
     listed = len(holders) if name.startswith(TAG_PREFIX) else 0
     return min(used for used, _ in looks) - listed, len(set(looks)) == 1
