@@ -35,13 +35,18 @@ DEATHS: Final = (
 )
 
 
+QUICK: Final = ("SIGTERM", "os._exit", "killed worker", "killed parent", "killed group")
+
+
 def cases() -> list[Any]:
-    """List the matrix; a part that shows each death, and each kind, is quick."""
+    """List the matrix; a part that shows each kind, and the most different deaths, is quick."""
     found = []
     for place in (NEWEST, EMBEDDED, "3.0.11"):
         for death in DEATHS:
             for kind in KINDS:
-                quick = place == NEWEST and (kind == KINDS[0] or death == "SIGKILL")
+                quick = place == NEWEST and (
+                    death == "SIGKILL" or (kind == "sync task" and death in QUICK)
+                )
                 marks = [] if place == EMBEDDED else [pytest.mark.server(place)]
                 marks += [] if quick else [pytest.mark.slow]
                 name = f"{place}-{death}-{kind}".replace(" ", "_")

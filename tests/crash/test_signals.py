@@ -256,7 +256,7 @@ def test_a_second_signal_during_the_release_ends_the_process_at_once(
     assert victim.process.returncode in {-signal.Signals[first], -signal.Signals[second]}
 
 
-@pytest.mark.parametrize("guard", ["0", "1"])
+@pytest.mark.parametrize("guard", ["1", pytest.param("0", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", ["exit", "SIGTERM", "flow"])
 def test_a_server_that_is_out_of_reach_delays_the_end_by_two_seconds_at_most(
     way: str, guard: str, proxy: Proxy, limit: Limit, run_script: Callable[..., Victim]

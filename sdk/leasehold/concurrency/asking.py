@@ -107,6 +107,11 @@ class Asker:
     async def _ask_once(self, queue: Queue[Acquisition]) -> None:
         request = queue.request
         dialect = await self._connection.dialect(request)
+        may_be_lost = not dialect.expires and self._guarding.is_missing
+        # A slot that comes when this process is dead would never come back. But a process whose
+        # tags have no limits is to start nothing, so the server is asked first.
+        if may_be_lost and await self._connection.has_tag_limit(request):
+            self._guarding.start()
         async with self._connection.lane.turn(ACQUIRE):
             head = queue.head
             if head is None:

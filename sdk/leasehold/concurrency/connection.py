@@ -200,6 +200,13 @@ class Connection:
             )
         return bool(new)
 
+    async def has_tag_limit(self, request: SlotRequest) -> bool:
+        """Ask an old server whether one of these tags has a limit."""
+        for tag in request.tags:
+            if await self._exists(f"/concurrency_limits/tag/{quote(tag, safe='')}"):
+                return True
+        return False
+
     async def _exists(self, path: str) -> bool:
         reply = await self.send(Request("GET", path))
         if is_passing(reply.status):

@@ -3,7 +3,7 @@
 Rules:
 
 1. The guard is started with the first slot, or found: a process that a guarded one has started
-   shares its guard.
+   shares its guard. Where slots never expire it is started before, if there is a limit at all.
 2. It is told of an acquire before that is sent, of a grant before anybody uses it, and of a release
    before that is sent: whenever this process dies, the guard knows what there is to give back.
 3. When it is killed, another is started and told everything anew.
@@ -95,6 +95,11 @@ class Guarding:
         """Whether a guard is running, as far as we know."""
         return self._socket is not None
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is to be a guard, and none is running yet."""
+        return self._wanted and not self.is_there
+
     # -- what there is to give back
 
     def expect(self, undo: Request | None, seconds: float | None) -> int:
@@ -115,8 +120,7 @@ class Guarding:
         release, renewal = lease.grant.release, lease.grant.renewal
         if not self._wanted or release is None:
             return
-        if not self.is_there:
-            self._start()
+        self.start()
         if self.is_there:
             lease.guard_key, lease.guarded = key, True
             self._leases[key] = lease
@@ -138,6 +142,11 @@ class Guarding:
             message["sent_at"] = lease.term.sent_at
             self._send({"op": "renewed", "id": lease.guard_key, "sent_at": lease.term.sent_at})
 
+    def catch_up(self) -> None:
+        """Hear now what the guard has said."""
+        if self._socket is not None:
+            self._hear()
+
     def returning(self, lease: Lease) -> None:
         """Note that a release is about to be sent."""
         message = self._told.get(lease.guard_key)
@@ -151,6 +160,11 @@ class Guarding:
             self._send({"op": "drop", "id": key})
 
     # -- the process
+
+    def start(self) -> None:
+        """Start the guard, unless it is there or not wanted."""
+        if self.is_missing:
+            self._start()
 
     def close(self) -> None:
         """Part from the guard. What was not given back yet, it gives back."""
@@ -206,7 +220,8 @@ class Guarding:
 
     def _spawned(self) -> socket.socket:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with contextlib.ExitStack() as on_failure, theirs:
+            on_failure.callback(ours.close)
             command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
             self._process = subprocess.Popen(  # noqa: S603 - our own file, and no shell
                 [*command, str(theirs.fileno())],
@@ -218,6 +233,7 @@ class Guarding:
                 cwd="/",
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             )
+            on_failure.pop_all()
         return ours
 
     def _give_up(self, why: str) -> None:

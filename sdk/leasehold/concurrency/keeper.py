@@ -95,6 +95,7 @@ class Keeper:
             jitter=jitter,
             on_renewed=self._renewed,
             on_lost=self._lost,
+            before_loss=self._hear_of_renewals,
         )
         self._returner = Returner(self._connection, clock=clock, jitter=jitter)
         self._guarding = Guarding(settings, self._loop, clock, self._tender.renewed_elsewhere)
@@ -366,6 +367,9 @@ class Keeper:
     def _renewed(self, lease: Lease, round_trip: float) -> None:
         self._guarding.renewed(lease)
         events.emit(lambda: events.Renewed(**_facts(lease), round_trip_seconds=round_trip))
+
+    def _hear_of_renewals(self) -> None:
+        self._guarding.catch_up()
 
     def _begin_release(self, lease: Lease) -> None:
         held = self._clock() - lease.entered_at

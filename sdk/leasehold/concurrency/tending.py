@@ -55,6 +55,7 @@ class Tender:
         jitter: gives a number from 0 to 1.
         on_renewed: told of each renewal, and its round trip in seconds.
         on_lost: told once for each lost lease, and whether the server does not know it any more.
+        before_loss: called when the time of a lease is up, to hear of renewals made elsewhere.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Tender:
         jitter: Callable[[], float],
         on_renewed: Callable[[Lease, float], None],
         on_lost: Callable[[Lease, bool], None],
+        before_loss: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._clock = clock
         self._jitter = jitter
         self._on_renewed = on_renewed
         self._on_lost = on_lost
+        self._before_loss = before_loss
         self._cares: dict[Lease, _Care] = {}
         self._skew = 0.0
         self._tick: asyncio.TimerHandle | None = None
@@ -174,6 +177,10 @@ class Tender:
         if self._cares.get(care.lease) is not care:
             return
         if self._clock() >= care.lease.term.deadline:
+            # After a standstill timers may run before what was heard meanwhile is read.
+            self._before_loss()
+            if self._clock() < care.lease.term.deadline:
+                return  # planned anew
             why = f" ({care.lease.last_error})" if care.lease.last_error else ""
             self._lose(care, f"no renewal was confirmed in time{why}")
         else:
