@@ -95,13 +95,13 @@ class Connection:
             ServerUnreachableError: no reply.
             LedgerError: the embedded ledger's file cannot be used.
         """
-        started = self._clock()
+        started, seconds = self._clock(), timeout_seconds or self._request_seconds()
         try:
-            reply = await self._client().send(
-                request, timeout_seconds=timeout_seconds or self._request_seconds()
-            )
+            reply = await self._client().send(request, timeout_seconds=seconds)
         except ServerUnreachableError as error:
-            self._failed(started, str(error))
+            # What took far longer than it may tells of a standstill here, not of the server.
+            stood_still = self._clock() - started > seconds + _HICCUP_SECONDS
+            self._failed(self._clock() if stood_still else started, str(error))
             raise
         if is_passing(reply.status):
             self._failed(started, f"{self.address} answers HTTP {reply.status}.")
