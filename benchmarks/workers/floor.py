@@ -1,0 +1,87 @@
+"""The floor: bare httpx that sends the needed requests, one at a time, and does nothing else.
+
+``--tasks`` are spread over ``--leases``, each of which is taken once, kept while its share of the
+tasks sleeps one after the other, and given back. No client that takes slots can be faster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+
+from benchmarks.workers import talk
+
+
+def main() -> None:
+    """Measure pairs, or tasks."""
+    options = talk.parser()
+    options.add_argument("--pairs", type=int, default=0, help="acquires and releases in a row")
+    options.add_argument("--tasks", type=int, default=0)
+    options.add_argument("--seconds", type=float, default=0, help="what one task takes")
+    options.add_argument("--leases", type=int, default=1)
+    chosen = options.parse_args()
+    if chosen.pairs:
+        asyncio.run(pairs(chosen.limit, chosen.pairs))
+    else:
+        shares = [chosen.tasks // chosen.leases] * chosen.leases
+        asyncio.run(tasks(chosen.limit, [share * chosen.seconds for share in shares]))
+
+
+class Bare:
+    """The two requests."""
+
+    def __init__(self, limit: str) -> None:
+        import httpx
+
+        self._client = httpx.AsyncClient(base_url=os.environ["PREFECT_API_URL"], timeout=30)
+        self._limit = limit
+        self._one_at_a_time = asyncio.Lock()
+
+    async def take(self) -> str:
+        """Take a slot; gives the lease's id."""
+        holder = {"type": "task_run", "id": str(uuid.uuid4())}
+        body = {"names": [self._limit], "slots": 1, "mode": "concurrency", "lease_duration": 60}
+        answer = await self._post("increment-with-lease", {**body, "holder": holder})
+        return str(answer["lease_id"])
+
+    async def give_back(self, lease_id: str) -> None:
+        """Give it back."""
+        await self._post("decrement-with-lease", {"lease_id": lease_id})
+
+    async def _post(self, path: str, body: dict[str, object]) -> dict[str, object]:
+        async with self._one_at_a_time:  # SQLite servers answer 503 to two at once
+            reply = await self._client.post(f"/v2/concurrency_limits/{path}", json=body)
+        reply.raise_for_status()
+        return dict(reply.json()) if reply.content else {}
+
+
+async def pairs(limit: str, count: int) -> None:
+    """Take and give back, one pair after the other."""
+    bare = Bare(limit)
+    await bare.give_back(await bare.take())
+    talk.ready()
+    began = time.perf_counter()
+    for _ in range(count):
+        await bare.give_back(await bare.take())
+    talk.report(ms=1e3 * (time.perf_counter() - began) / count)
+
+
+async def tasks(limit: str, shares: list[float]) -> None:
+    """Take each lease once, and keep it for its share of the work."""
+    bare = Bare(limit)
+
+    async def hold(seconds: float) -> None:
+        lease_id = await bare.take()
+        await asyncio.sleep(seconds)
+        await bare.give_back(lease_id)
+
+    talk.ready()
+    began = time.perf_counter()
+    await asyncio.gather(*(hold(share) for share in shares))
+    talk.report(seconds=time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()
