@@ -65,6 +65,14 @@ class Limit:
         return self.wait(0, seconds)
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _ctrl_c_works() -> Iterator[None]:
+    """Let victims have the usual SIGINT; a shell's background jobs inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Have limits live where the parameter says; "3.8.8 legacy" is its old tag calls."""
