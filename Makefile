@@ -33,10 +33,10 @@ demo: $(READY) ## run the main example, without a server, and watch its limit ho
 		$(BIN)/python examples/etl_database.py
 
 test: lint types ## lint, types, and the tests that are quick (a few minutes)
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile
 
-test-all: lint types ## lint, types, and all tests
-	@$(BIN)/python -m pytest
+test-all: test ## all of that, and the tests that take long (most of an hour)
+	@$(BIN)/python -m pytest -m slow
 
 lint: $(READY) ## ruff: rules and format
 	@$(BIN)/ruff check --quiet .

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from benchmarks.figures import Figure, at_least, at_most, times_faster, times_the_floor
+from benchmarks.figures import (
+    Figure,
+    at_least,
+    at_most,
+    times_faster,
+    times_the_floor,
+    times_the_ideal,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,9 +83,9 @@ def all_cases(*, quick: bool = False) -> tuple[Case, ...]:
         _untagged(calls=min(400, most)),
         _unlimited(calls=min(400, most), seconds=1 if quick else 16),
         _pair(pairs=min(100, most)),
-        _tasks("tasks", times_faster(30), tasks=min(100, most), seconds=0.0, limit=1000),
-        _tasks("tasks-5", times_the_floor(1.15), tasks=min(100, most), seconds=0.1, limit=5),
-        _tasks("tasks-10", times_the_floor(1.5), tasks=min(400, most), seconds=0.02, limit=10),
+        _tasks("tasks", tasks=min(100, most), seconds=0.0, limit=1000),
+        _tasks("tasks-5", tasks=min(100, most), seconds=0.1, limit=5, times=1.15),
+        _tasks("tasks-10", tasks=min(400, most), seconds=0.02, limit=10, times=1.5),
         _processes(tasks=3 if quick else 25),
         _handing(changes=2 if quick else 15),
         _killed(changes=1 if quick else 7),
@@ -165,29 +172,24 @@ def _pair(*, pairs: int) -> Case:
     )
 
 
-def _tasks(name: str, target: Target, *, tasks: int, seconds: float, limit: int) -> Case:
+def _tasks(name: str, *, tasks: int, seconds: float, limit: int, times: float = 0) -> Case:
     options = _flags(tasks=tasks, seconds=seconds)
     ours, theirs = _both(Side("leasehold", "tasks", options, limit=limit, tagged=True))
-    leases = _flags(leases=min(limit, tasks))
-    label = f"{tasks} tasks of {seconds:g} s, limit {limit}"
+    leases = min(limit, tasks)
     ideal = tasks * seconds / limit
-    figures = [
-        Figure("until all are done", "s", "seconds", (target,), ideal=ideal or None),
-        Figure("most at once", "", "most_at_once", (at_most(limit),)),
-    ]
-    if ideal:
-        figures.insert(
-            1, Figure("the bare requests' floor", "s", "seconds", side="floor", prefect="")
-        )
+    target = times_the_ideal(times, ideal) if ideal else times_faster(30)
     return Case(
         name,
-        label + ("; the floor is the ideal" if ideal else "; the floor has a lease for each"),
+        f"{tasks} tasks of {seconds:g} s, limit {limit}; the floor takes {leases} leases",
         (
             ours,
-            Side("floor", "floor", options + leases, limit=limit),
+            Side("floor", "floor", options + _flags(leases=leases), limit=limit),
             replace(theirs, most_rounds=1 if tasks > 100 else 100),
         ),
-        tuple(figures),
+        (
+            Figure("until all are done", "s", "seconds", (target,)),
+            Figure("most at once", "", "most_at_once", (at_most(limit),)),
+        ),
     )
 
 
@@ -196,11 +198,11 @@ def _processes(*, tasks: int) -> Case:
     ours, theirs = _both(Side("leasehold", "tasks", options, limit=5, tagged=True, copies=4))
     embedded = replace(ours, name="embedded", place="embedded")
     ideal = 4 * tasks * 0.1 / 5
-    whole = Figure("until all are done", "s", "seconds", (times_the_floor(1.5),), ideal=ideal)
+    whole = Figure("until all are done", "s", "seconds", (times_the_ideal(1.5, ideal),))
     fair = Figure("slowest process : fastest", "", "seconds_spread", (at_most(1.5),))
     return Case(
         "processes",
-        f"4 processes of {tasks} tasks of 0.1 s, limit 5; the floor is the ideal",
+        f"4 processes of {tasks} tasks of 0.1 s, limit 5",
         (ours, embedded, theirs),
         (
             whole,

@@ -21,7 +21,7 @@ class Row:
     Attributes:
         ours: ours.
         prefect: Prefect's.
-        floor: what the worker `floor` took, or the ideal.
+        floor: what the least that must be done takes.
     """
 
     ours: float
@@ -53,6 +53,11 @@ def at_least(bound: float) -> Target:
     return Target(f"≥ {bound:g}", lambda row: bound / row.ours)
 
 
+def times_the_ideal(times: float, ideal: float) -> Target:
+    """Ours is at most so many times what a limit allows at best."""
+    return Target(f"≤ {times:g} × ideal ({ideal:g})", at_most(times * ideal).share)
+
+
 def times_faster(times: float) -> Target:
     """Prefect's is at least so many times ours."""
     return Target(
@@ -82,7 +87,6 @@ class Figure:
         prefect: who measures Prefect's; "": nobody.
         floor: who measures the floor; "": nobody.
         floor_times: what the floor is multiplied by.
-        ideal: the floor where it is computed, not measured.
         scale: what the workers' numbers are multiplied by.
     """
 
@@ -94,7 +98,6 @@ class Figure:
     prefect: str = "prefect"
     floor: str = "floor"
     floor_times: float = 1
-    ideal: float | None = None
     scale: float = 1
 
     def read(self, medians: Mapping[str, Metrics]) -> Row | None:
@@ -107,8 +110,6 @@ class Figure:
         ours, prefect, floor = value(self.side), value(self.prefect), value(self.floor)
         if ours is None:
             return None
-        if self.ideal is not None:
-            return Row(ours, prefect, self.ideal)
         return Row(ours, prefect, None if floor is None else floor * self.floor_times)
 
 
