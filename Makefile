@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 BOOTSTRAP := .cache/bootstrap
 READY := $(VENV)/.ready
+MEASURING := $(VENV)/.measuring
 UV := PYTHONPATH=$(BOOTSTRAP) $(PYTHON) -m uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint types format clean
+.PHONY: help setup demo test test-all bench lint types format clean
 
 help: ## this list
 	@echo "leasehold: tag limits that give their slots back. What make can do here:"
@@ -37,6 +38,13 @@ test: lint types ## lint, types, and the tests that are quick (a few minutes)
 
 test-all: test ## all of that, and the tests that take long (most of an hour)
 	@$(BIN)/python -m pytest -m slow
+
+bench: $(MEASURING) ## measure beside Prefect's client (an hour; BENCH="--no-prefect" or "--quick")
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+$(MEASURING): $(READY)
+	@$(UV) pip install --quiet --python $(BIN)/python -e '.[dev,bench]'
+	@touch $@
 
 lint: $(READY) ## ruff: rules and format
 	@$(BIN)/ruff check --quiet .

@@ -47,8 +47,8 @@ def main() -> int:
     measured = [outcome for outcome in outcomes if outcome.runs or outcome.failures]
     report.show(measured, console)
     report.write(measured, chosen.json, rounds=chosen.rounds, load=load)
-    chart.draw(measured, chosen.json.with_suffix(".png"))
-    console.print(f"\nWritten: {chosen.json}, and beside it the chart.", soft_wrap=True)
+    console.print(f"\nWritten: {chosen.json}", soft_wrap=True)
+    _draw(measured, chosen.json.with_suffix(".png"), console)
     return int(any(outcome.failures for outcome in outcomes))
 
 
@@ -87,6 +87,15 @@ def _run(
                 console.print(f"failed: {error}", style="red", markup=False)
                 continue
             console.print(f"{time.monotonic() - began:.1f} s", highlight=False)
+
+
+def _draw(measured: list[report.Outcome], path: Path, console: Console) -> None:
+    try:
+        chart.draw(measured, path)
+    except ModuleNotFoundError as error:
+        console.print(f"No chart: {error.name} is not installed. `make bench` installs it.")
+    else:
+        console.print(f"Drawn: {path}", soft_wrap=True)
 
 
 def _sides(case: Case, number: int, *, prefect: bool) -> list[Side]:

@@ -21,7 +21,6 @@ from benchmarks.figures import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from benchmarks.figures import Target
 
 WITHOUT_HANDOVER: Final = {"LEASEHOLD_HANDOVER_SECONDS": "0"}
 

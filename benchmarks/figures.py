@@ -45,7 +45,7 @@ class Target:
 
 def at_most(bound: float) -> Target:
     """Ours is at most this."""
-    return Target(f"≤ {bound:g}", lambda row: row.ours / bound if bound else float(row.ours > 0))
+    return Target(f"≤ {bound:g}", lambda row: row.ours / bound if bound else 2 * row.ours)
 
 
 def at_least(bound: float) -> Target:

@@ -131,6 +131,7 @@ class Victim:
         line = self.process.stdout.readline()
         assert line, self.process.communicate()[1].decode()
         self.told.append(json.loads(line))
+        self.look()  # while it lives: a guard outlives it for as long as there is no server
         return self.told[-1]
 
     def close_stdin(self) -> None:
