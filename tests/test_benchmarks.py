@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from benchmarks.cases import all_cases
 
 from benchmarks import figures
+from benchmarks.cases import all_cases
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 def run(case: str, folder: Path, *options: str) -> dict[str, Any]:
