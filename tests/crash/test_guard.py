@@ -312,6 +312,7 @@ def test_a_first_acquire_whose_reply_the_process_does_not_live_to_see_is_undone(
             "task(tags=[sys.argv[1]])(wait)()", limit.name, PREFECT_API_URL=proxy.url
         )
         limit.wait(1, 20)
+        assert victim.look() != []
         victim.process.kill()
         victim.process.wait(10)
         limit.wait_until_free()
