@@ -39,7 +39,7 @@ test: lint types ## lint, types, and the tests that are quick (a few minutes)
 test-all: test ## all of that, and the tests that take long (most of an hour)
 	@$(BIN)/python -m pytest -m slow
 
-bench: $(MEASURING) ## measure beside Prefect's client (an hour; BENCH="--no-prefect" or "--quick")
+bench: $(MEASURING) ## measure beside Prefect's client (an hour; BENCH="--prefect-rounds 0": ten minutes)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 $(MEASURING): $(READY)

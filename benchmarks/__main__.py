@@ -1,6 +1,6 @@
 """Measures, and says how it went.
 
-python -m benchmarks [--rounds 3] [--case NAME ...] [--quick] [--no-prefect] [--json PATH]
+python -m benchmarks [--rounds 3] [--case NAME ...] [--quick] [--prefect-rounds N] [--json PATH]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from rich.console import Console
 
 from benchmarks import chart, report
-from benchmarks.cases import Case, Side, all_cases
+from benchmarks.cases import Side, all_cases
 from benchmarks.driver import ROOT, Driver, WorkerError
 
 LATEST: Final = ROOT / "benchmarks" / "results" / "latest.json"
@@ -63,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does everything run?")
     parser.add_argument(
-        "--no-prefect", action="store_true", help="leave Prefect's client out, which takes minutes"
+        "--prefect-rounds",
+        type=int,
+        metavar="ROUNDS",
+        help="how often with Prefect's client, which takes minutes (default: as often; 0: never)",
     )
     parser.add_argument("--json", type=Path, default=LATEST, help=f"default: {LATEST.name}")
     return parser
@@ -73,20 +76,30 @@ def _run(
     driver: Driver, outcome: report.Outcome, chosen: argparse.Namespace, console: Console
 ) -> None:
     for number in range(chosen.rounds):
-        for side in _sides(outcome.case, number, prefect=not chosen.no_prefect):
-            where = f"{outcome.case.name}, round {number + 1}, {side.name}"
-            console.print(f"{where} …", end=" ", highlight=False)
-            began = time.monotonic()
-            try:
-                driver.prepare(side)
-                for _ in range(side.repeats):
-                    figures = asyncio.run(driver.run(side))
-                    outcome.runs.setdefault(side.name, []).append(figures)
-            except WorkerError as error:
-                outcome.failures.append(f"{where}: {error}")
-                console.print(f"failed: {error}", style="red", markup=False)
-                continue
-            console.print(f"{time.monotonic() - began:.1f} s", highlight=False)
+        for side in outcome.case.sides:
+            most = side.most_rounds
+            if side.sdk == "prefect" and chosen.prefect_rounds is not None:
+                most = min(most, chosen.prefect_rounds)
+            if number < most:
+                _run_side(driver, outcome, side, number, console)
+
+
+def _run_side(
+    driver: Driver, outcome: report.Outcome, side: Side, number: int, console: Console
+) -> None:
+    where = f"{outcome.case.name}, round {number + 1}, {side.name}"
+    driver.prepare(side)
+    console.print(f"{where} …", end=" ", highlight=False)
+    began = time.monotonic()
+    try:
+        for _ in range(side.repeats):
+            figures = asyncio.run(driver.run(side))
+            outcome.runs.setdefault(side.name, []).append(figures)
+    except WorkerError as error:
+        outcome.failures.append(f"{where}: {error}")
+        console.print(f"failed: {error}", style="red", markup=False)
+    else:
+        console.print(f"{time.monotonic() - began:.1f} s", highlight=False)
 
 
 def _draw(measured: list[report.Outcome], path: Path, console: Console) -> None:
@@ -96,14 +109,6 @@ def _draw(measured: list[report.Outcome], path: Path, console: Console) -> None:
         console.print(f"No chart: {error.name} is not installed. `make bench` installs it.")
     else:
         console.print(f"Drawn: {path}", soft_wrap=True)
-
-
-def _sides(case: Case, number: int, *, prefect: bool) -> list[Side]:
-    return [
-        side
-        for side in case.sides
-        if number < side.most_rounds and (prefect or side.sdk != "prefect")
-    ]
 
 
 if __name__ == "__main__":

@@ -79,8 +79,8 @@ def all_cases(*, quick: bool = False) -> tuple[Case, ...]:
     most = 10 if quick else 100_000
     return (
         _import(),
-        _untagged(calls=min(400, most)),
-        _unlimited(calls=min(400, most), seconds=1 if quick else 16),
+        _untagged(calls=min(4000, most)),
+        _unlimited(calls=min(4000, most), seconds=1 if quick else 16),
         _pair(pairs=min(100, most)),
         _tasks("tasks", tasks=min(100, most), seconds=0.0, limit=1000),
         _tasks("tasks-5", tasks=min(100, most), seconds=0.1, limit=5, times=1.15),
@@ -128,7 +128,7 @@ def _import() -> Case:
 
 
 def _untagged(*, calls: int) -> Case:
-    few = _flags(calls=max(calls // 20, 1))
+    few = _flags(calls=max(calls // 200, 1))
     return Case(
         "untagged",
         "A task without tags, beyond the call of its function",

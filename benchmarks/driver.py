@@ -11,10 +11,13 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from uv import find_uv_bin
 
 from benchmarks.figures import merged
 from benchmarks.workers.talk import READY
@@ -32,7 +35,10 @@ if TYPE_CHECKING:
     from benchmarks.cases import Side
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+CACHE: Final = ROOT / ".cache" / "benchmarks"
 PREFECT: Final = "3.8.8"
+
+INSTALL_SECONDS: Final = 600.0
 
 #: What a worker has left of its time when only its end is waited for.
 END_SECONDS: Final = 10.0
@@ -56,6 +62,7 @@ class Driver:
     def __init__(self) -> None:
         self._server: PrefectServer | None = None
         self._serial = itertools.count(1)
+        self._pythons: dict[str, Path] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -66,8 +73,8 @@ class Driver:
 
     def prepare(self, side: Side) -> None:
         """Install and start what a side needs."""
-        if side.sdk == "prefect":
-            install(PREFECT)
+        if side.sdk not in self._pythons:
+            self._pythons[side.sdk] = _prepared(side.sdk)
         if side.place == "server" and self._server is None:
             self._server = PrefectServer(PREFECT).start()
 
@@ -82,7 +89,7 @@ class Driver:
             self._counting(side) as counter,
         ):
             home = Path(folder)
-            command = [*_command(side), "--limit", self._make_limit(side, home)]
+            command = [*self._command(side), "--limit", self._make_limit(side, home)]
             env = self._environment(side, home, counter.url if counter else None)
             async with contextlib.AsyncExitStack() as stack:
                 workers = [
@@ -106,14 +113,13 @@ class Driver:
         with Proxy(self._server.url) as proxy:
             yield proxy
 
+    def _command(self, side: Side) -> list[str]:
+        module = f"benchmarks.workers.{side.worker}"
+        return [str(self._pythons[side.sdk]), "-m", module, "--sdk", side.sdk, *side.options]
+
     def _environment(self, side: Side, home: Path, url: str | None) -> dict[str, str]:
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PREFECT_", "LEASEHOLD_"))
-        }
         return {
-            **inherited,
+            **_environment(),
             "PREFECT_HOME": str(home),
             "LEASEHOLD_HOME": str(home),
             "PREFECT_API_URL": url or self._url(side) or "",
@@ -140,10 +146,43 @@ class Driver:
         return self._server.url if self._server is not None and side.place == "server" else None
 
 
-def _command(side: Side) -> list[str]:
-    python = sys.executable if side.sdk == "leasehold" else str(install(PREFECT) / "python")
-    module = f"benchmarks.workers.{side.worker}"
-    return [python, "-m", module, "--sdk", side.sdk, *side.options]
+def _prepared(sdk: str) -> Path:
+    """Make an environment as its users have it; gives its interpreter.
+
+    Nothing of what only tests need is in it: httpx, for one, would import trio if it were there.
+    And byte code is there for all of it, as pip leaves it.
+    """
+    if sdk == "prefect":
+        python = install(PREFECT) / "python"
+        sources = []
+    else:
+        python = CACHE / sdk / "bin" / "python"
+        _run(
+            find_uv_bin(),
+            "venv",
+            "--quiet",
+            "--allow-existing",
+            "--python",
+            sys.executable,
+            CACHE / sdk,
+        )
+        _run(find_uv_bin(), "pip", "install", "--quiet", "--python", python, "--editable", ROOT)
+        sources = [ROOT / "sdk"]
+    packages = python.parent.parent.glob("lib/python*/site-packages")
+    # Some packages bring files that are made to be no Python: that it fails for them is no news.
+    _run(python, "-m", "compileall", "-qq", *packages, *sources, check=False)
+    return python
+
+
+def _run(*command: str | Path, check: bool = True) -> None:
+    subprocess.run(command, env=_environment(), check=check, timeout=INSTALL_SECONDS)
+
+
+def _environment() -> dict[str, str]:
+    """Give this process's environment, without what is set for Python and the clients."""
+    own = ("PREFECT_", "LEASEHOLD_", "PYTHON")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    return {**clean, "PYTHONPYCACHEPREFIX": str(CACHE / "bytecode")}
 
 
 async def _measure(workers: list[_Worker]) -> list[dict[str, float]]:

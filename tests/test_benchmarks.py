@@ -27,7 +27,7 @@ def run(case: str, folder: Path, *options: str) -> dict[str, Any]:
 
 
 def test_a_case_runs_its_sides_and_writes_their_figures(tmp_path: Path) -> None:
-    found = run("import", tmp_path, "--no-prefect")
+    found = run("import", tmp_path, "--prefect-rounds", "0")
     (figure,) = found["figures"]
     assert figure["ours"] > 0
     assert figure["floor"] > 0
