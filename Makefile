@@ -36,7 +36,7 @@ demo: $(READY) ## run the main example, without a server, and watch its limit ho
 test: lint types ## lint, types, and the tests that are quick (a few minutes)
 	@$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile
 
-test-all: test ## all of that, and the tests that take long (most of an hour)
+test-all: test ## all of that, and the tests that take long (half an hour)
 	@$(BIN)/python -m pytest -m slow
 
 bench: $(MEASURING) ## measure beside Prefect's client (an hour; BENCH="--prefect-rounds 0": ten minutes)

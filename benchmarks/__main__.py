@@ -19,6 +19,7 @@ from rich.console import Console
 from benchmarks import chart, report
 from benchmarks.cases import Side, all_cases
 from benchmarks.driver import ROOT, Driver, WorkerError
+from leasehold.exceptions import LeaseholdError
 
 LATEST: Final = ROOT / "benchmarks" / "results" / "latest.json"
 
@@ -95,7 +96,7 @@ def _run_side(
         for _ in range(side.repeats):
             figures = asyncio.run(driver.run(side))
             outcome.runs.setdefault(side.name, []).append(figures)
-    except WorkerError as error:
+    except (WorkerError, LeaseholdError) as error:  # the others are measured all the same
         outcome.failures.append(f"{where}: {error}")
         console.print(f"failed: {error}", style="red", markup=False)
     else:

@@ -91,7 +91,9 @@ def all_cases(*, quick: bool = False) -> tuple[Case, ...]:
         _leases(leases=min(1000, most), seconds=2 if quick else 180),
         _embedded(seconds=0.5 if quick else 5),
         _guard(repeats=1 if quick else 5),
-        _growth(tasks=min(400, most)),
+        _growth("growth", tasks=min(100, most), seconds=0.0, limit=1000),
+        _growth("growth-5", tasks=min(100, most), seconds=0.1, limit=5),
+        _growth("growth-10", tasks=min(400, most), seconds=0.02, limit=10),
         _waiting(tasks=min(200, most), seconds=1 if quick else 10),
     )
 
@@ -115,6 +117,10 @@ def _import() -> Case:
 
     prefect = importing("from prefect import flow, task")
     pydantic = importing("from pydantic import BaseModel")
+    slots = importing(
+        "import asyncio, httpx, anyio._backends._asyncio, httpcore; "
+        "from pydantic import BaseModel, Field, SecretStr, TypeAdapter"
+    )
     return Case(
         "import",
         "Import of flow and task; the floor is pydantic alone",
@@ -122,17 +128,23 @@ def _import() -> Case:
             importing("from leasehold import flow, task"),
             replace(prefect, name="prefect", sdk="prefect"),
             replace(pydantic, name="floor"),
+            replace(slots, name="slots"),
         ),
-        (Figure("import", "s", "seconds", (times_faster(20), times_the_floor(1.5))),),
+        (
+            Figure("import", "s", "seconds", (times_faster(20), times_the_floor(1.5))),
+            Figure("libraries that the first slot needs", "s", "seconds", side="slots", prefect=""),
+        ),
     )
 
 
 def _untagged(*, calls: int) -> Case:
-    few = _flags(calls=max(calls // 200, 1))
+    few = _flags(calls=max(calls // 40, 1))
+    ours, theirs = _both(Side("leasehold", "overhead", _flags(calls=calls), repeats=3), few)
+    bare = replace(ours, name="floor", worker="bare_pool")
     return Case(
         "untagged",
-        "A task without tags, beyond the call of its function",
-        _both(Side("leasehold", "overhead", _flags(calls=calls)), few),
+        "A task without tags, beyond the call of its function; the floor is a bare pool of threads",
+        (ours, bare, replace(theirs, repeats=1)),
         (
             Figure("direct call", "µs", "call_us", (times_faster(100), at_most(30))),
             Figure("submit", "µs", "submit_us", (times_faster(100), at_most(150))),
@@ -141,7 +153,7 @@ def _untagged(*, calls: int) -> Case:
 
 
 def _unlimited(*, calls: int, seconds: float) -> Case:
-    untagged = Side("floor", "overhead", _flags(calls=calls))
+    untagged = Side("floor", "overhead", _flags(calls=calls), repeats=5)
     tagged = replace(untagged, name="leasehold", tagged=True)
     watched = Side("watched", "unlimited", _flags(seconds=seconds), tagged=True, counted=True)
     return Case(
@@ -177,16 +189,22 @@ def _tasks(name: str, *, tasks: int, seconds: float, limit: int, times: float = 
     leases = min(limit, tasks)
     ideal = tasks * seconds / limit
     target = times_the_ideal(times, ideal) if ideal else times_faster(30)
+    warm = [replace(ours, name="warm", options=("--warm", *options))] if ideal else []
+    again = Figure(
+        "the same, not the first in its process", "s", "seconds", side="warm", prefect=""
+    )
     return Case(
         name,
         f"{tasks} tasks of {seconds:g} s, limit {limit}; the floor takes {leases} leases",
         (
             ours,
             Side("floor", "floor", options + _flags(leases=leases), limit=limit),
+            *warm,
             replace(theirs, most_rounds=1 if tasks > 100 else 100),
         ),
         (
             Figure("until all are done", "s", "seconds", (target,)),
+            *([again] if warm else []),
             Figure("most at once", "", "most_at_once", (at_most(limit),)),
         ),
     )
@@ -268,7 +286,8 @@ def _leases(*, leases: int, seconds: float) -> Case:
             ),
         ),
         (
-            Figure("lost or missing", "", "missing", (at_most(0),)),
+            Figure("lost", "", "lost", (at_most(0),)),
+            Figure("missing at the end", "", "missing", (at_most(0),)),
             Figure("threads added", "", "threads", (at_most(1),)),
             Figure("memory of one", "KB", "lease_kb", (at_most(30),)),
             Figure("latest renewal, late by this share of D", "", "late_share", (at_most(1 / 3),)),
@@ -288,10 +307,12 @@ def _embedded(*, seconds: float) -> Case:
         env=WITHOUT_HANDOVER,
     )
     four = replace(one, name="four", copies=4)
+    bare = replace(one, name="floor", worker="floor", options=_flags(pairs=int(1000 * seconds)))
     return Case(
         "embedded",
-        "Acquires and releases on the embedded ledger, one caller in each process",
-        (one, four),
+        "Acquires and releases on the embedded ledger, one caller in each process; the floor is "
+        "bare httpx on the ledger, without a thread for the caller",
+        (one, bare, four),
         (
             Figure("one process, pairs", "/s", "per_second", (at_least(1200),)),
             Figure("its waits, median", "ms", "p50_ms"),
@@ -321,12 +342,12 @@ def _guard(*, repeats: int) -> Case:
     )
 
 
-def _growth(*, tasks: int) -> Case:
-    few = Side("floor", "tasks", _flags(tasks=tasks, seconds=0.02), limit=10, tagged=True)
-    many = replace(few, name="leasehold", options=_flags(tasks=10 * tasks, seconds=0.02))
+def _growth(name: str, *, tasks: int, seconds: float, limit: int) -> Case:
+    few = Side("floor", "tasks", _flags(tasks=tasks, seconds=seconds), limit=limit, tagged=True)
+    many = replace(few, name="leasehold", options=_flags(tasks=10 * tasks, seconds=seconds))
     return Case(
-        "growth",
-        f"{10 * tasks} tasks of 0.02 s, limit 10; the floor is 10 × what {tasks} take",
+        name,
+        f"{10 * tasks} tasks of {seconds:g} s, limit {limit}; the floor is 10 × what {tasks} take",
         (many, few),
         (
             Figure("until all are done", "s", "seconds", (times_the_floor(1.1),), floor_times=10),
@@ -339,15 +360,15 @@ def _growth(*, tasks: int) -> Case:
 
 
 def _waiting(*, tasks: int, seconds: float) -> Case:
-    few = Side("leasehold", "waiting", _flags(tasks=tasks, seconds=seconds), limit=1, tagged=True)
-    many = replace(few, name="many", options=_flags(tasks=10 * tasks, seconds=seconds))
+    few = Side("floor", "waiting", _flags(tasks=tasks, seconds=seconds), limit=1, tagged=True)
+    many = replace(few, name="leasehold", options=_flags(tasks=10 * tasks, seconds=seconds))
     return Case(
         "waiting",
-        "Tasks that wait for a slot of somebody else",
-        (few, many),
+        f"{10 * tasks} tasks that wait for a slot of somebody else, which is asked for now and "
+        f"then; the floor is {tasks}",
+        (many, few),
         (
-            Figure(f"CPU of {tasks}", "%", "cpu_share", (at_most(1),), scale=100),
-            Figure(f"CPU of {10 * tasks}", "%", "cpu_share", (at_most(1),), side="many", scale=100),
-            Figure(f"memory of {10 * tasks}", "MB", "memory_bytes", side="many", scale=1e-6),
+            Figure("CPU", "%", "cpu_share", (at_most(2), times_the_floor(1.2)), scale=100),
+            Figure("memory", "MB", "memory_bytes", scale=1e-6),
         ),
     )

@@ -37,9 +37,10 @@ def draw(outcomes: Iterable[Outcome], path: Path) -> None:
         if share is not None
     ]
     height = 1.5 + 0.3 * max(len(times), len(shares))
-    picture = Picture(figsize=(15, height), layout="constrained")
-    left, right = picture.subplots(1, 2)
-    _draw_times(left, times)
+    picture = Picture(figsize=(16 if times else 9, height), layout="constrained")
+    *left, right = picture.subplots(1, 2 if times else 1, squeeze=False)[0]
+    for axes in left:
+        _draw_times(axes, times)
     _draw_shares(right, shares)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.savefig(path, dpi=120)
@@ -56,8 +57,7 @@ def _draw_times(axes: Axes, times: Sequence[tuple[str, Figure, Row]]) -> None:
         axes.barh(0, 0, color=color, label=label)
     axes.set_title("Seconds, on a logarithmic scale: less is better")
     _finish(axes, [label for label, _, _ in times])
-    if times:
-        axes.legend(loc="best")
+    axes.legend(loc="best")
 
 
 def _draw_shares(axes: Axes, shares: Sequence[tuple[str, float]]) -> None:
@@ -72,6 +72,5 @@ def _draw_shares(axes: Axes, shares: Sequence[tuple[str, float]]) -> None:
 def _finish(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.invert_yaxis()
-    if labels:
-        axes.set_xscale("log")
+    axes.set_xscale("log")
     axes.spines[["top", "right"]].set_visible(False)

@@ -5,10 +5,12 @@ The fixtures come with leasehold; nothing needs to be installed or started.
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from typing import TYPE_CHECKING
 
-from leasehold import flow, task
+from leasehold import current_lease, flow, task
 
 if TYPE_CHECKING:
     from leasehold.testing import FakeServer, ManualClock
@@ -41,6 +43,36 @@ def test_the_flow_survives_a_server_that_stumbles(leasehold_server: FakeServer) 
     leasehold_server.limit("database", 2)
     leasehold_server.fail_next(503, times=3)
     assert etl(["a"]) == ["A"]
+
+
+def test_a_load_that_loses_its_slot_is_run_again(leasehold_server: FakeServer) -> None:
+    leasehold_server.limit("database", 1)
+    starts: list[str] = []
+
+    @task(tags=["database"], on_lease_lost="cancel", retries=1)
+    async def fragile() -> str:
+        starts.append("started")
+        if len(starts) == 1:
+            leasehold_server.expire()
+            await asyncio.sleep(60)  # is cut short
+        return "loaded"
+
+    assert asyncio.run(fragile()) == "loaded"
+    assert starts == ["started"] * 2
+
+
+def test_a_load_that_may_go_on_has_a_slot_again_soon(leasehold_server: FakeServer) -> None:
+    leasehold_server.limit("database", 1)
+
+    @task(tags=["database"], on_lease_lost="regain")
+    def stubborn() -> str:
+        leasehold_server.expire()
+        lease = current_lease()
+        while lease is not None and lease.lost:
+            time.sleep(0.01)
+        return "loaded"
+
+    assert stubborn() == "loaded"
 
 
 def test_a_lease_that_nobody_renews_is_free_after_a_minute(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from servers import PrefectServers
+from servers import LOCKED, PrefectServers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from servers import PrefectServer
 
-pytest_plugins: list[str] = []
+pytest_plugins = ["crash.table"]
 
 NEWEST: Final = "3.8.8"
 
@@ -28,15 +28,26 @@ def server_of(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Prefec
     Tests name what they need in their marker, `pytest.mark.server("3.4.25")`, so that all servers
     of a run start at the same time.
     """
-    needed = {
-        version
-        for item in request.session.items
-        for mark in item.iter_markers("server")
-        for version in mark.args
-    }
-    servers = PrefectServers(needed)
+    servers = PrefectServers(_needed(request, "server"))
     yield servers.of
     servers.stop()
+
+
+@pytest.fixture(scope="session")
+def locked_server_of(request: pytest.FixtureRequest) -> Iterator[Callable[[str], PrefectServer]]:
+    """The same, of servers that want a key: see `servers.LOCKED`, and `pytest.mark.locked`."""
+    servers = PrefectServers(_needed(request, "locked"), LOCKED)
+    yield servers.of
+    servers.stop()
+
+
+def _needed(request: pytest.FixtureRequest, marker: str) -> set[str]:
+    return {
+        version
+        for item in request.session.items
+        for mark in item.iter_markers(marker)
+        for version in mark.args
+    }
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +72,9 @@ def _clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     yield
     from leasehold import timers
-    from leasehold.concurrency import keeper
+    from leasehold.concurrency import process
 
-    keeper.shut_down()
+    process.shut_down()
     timers.rest()
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("leasehold")]
     assert left == [], "threads were left behind"
@@ -74,5 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "prefect_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.server(NEWEST))
+        if item.get_closest_marker("locked"):
+            item.add_marker(pytest.mark.server)
         if item.get_closest_marker("server") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(300))

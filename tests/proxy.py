@@ -7,6 +7,7 @@ request from the next, and asks a `Plan` what to do with each. Everything runs o
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import enum
 import random
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from typing_extensions import Self
@@ -77,6 +79,8 @@ class Proxy:
         plan: what happens to each request; may be exchanged at any time.
         delay_seconds: how long `Fault.DELAY` takes.
         seen: all requests so far, with what happened to them.
+        down: whether it refuses everything.
+        tls: what to encrypt with; None: nothing is encrypted.
     """
 
     target: str
@@ -84,11 +88,12 @@ class Proxy:
     delay_seconds: float = 0.5
     seen: list[tuple[Seen, Fault]] = field(default_factory=list)
     down: bool = False
+    tls: ssl.SSLContext | None = None
 
     @property
     def url(self) -> str:
         """What PREFECT_API_URL is set to."""
-        return f"http://127.0.0.1:{self._port}/api"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}/api"
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -126,7 +131,7 @@ class Proxy:
 
     async def _serve(self) -> None:
         self._end = asyncio.Event()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
         self._port = int(server.sockets[0].getsockname()[1])
         self._started.set()
         await self._end.wait()
@@ -188,6 +193,59 @@ class Proxy:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+@dataclass
+class ForwardProxy(Proxy):
+    """A proxy as companies have them: clients are told of it, and name the server each time.
+
+    Attributes:
+        login: the name and the password to show, with a colon between them.
+    """
+
+    target: str = "http://127.0.0.1/anything"
+    login: str = "somebody:secret"
+
+    @property
+    def url(self) -> str:
+        """What HTTP_PROXY and HTTPS_PROXY are set to."""
+        return f"http://{self.login}@127.0.0.1:{self._port}"
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        raw = await _read_message(reader)
+        method, url = raw.decode("latin-1").split(" ", 2)[:2]
+        self.seen.append((Seen(method, url), Fault.NONE))
+        if base64.b64encode(self.login.encode()) not in raw:
+            writer.write(b"HTTP/1.1 407 Authentication Required\r\ncontent-length: 0\r\n\r\n")
+            await writer.drain()
+            return False
+        if method == "CONNECT":
+            host, _, port = url.rpartition(":")
+            there, back = await asyncio.open_connection(host, int(port))
+            writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+            both = [
+                asyncio.ensure_future(one) for one in (_copy(reader, back), _copy(there, writer))
+            ]
+            try:
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in both:
+                    one.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
+                back.transport.abort()
+            return False
+        where = urlsplit(url)
+        self.target = f"{where.scheme}://{where.netloc}"
+        origin = url.removeprefix(self.target)
+        writer.write(await self._ask_server(raw.replace(url.encode(), origin.encode(), 1)))
+        await writer.drain()
+        return True
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
 
 
 async def _read_message(reader: asyncio.StreamReader) -> bytes:

@@ -40,6 +40,12 @@ VERSIONS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "3.8.8": ("2026-10-20", ("fastapi==0.139.*",)),
 }
 
+#: What has a server let nobody in without a key, and change nothing without a CSRF token.
+LOCKED: Final = {
+    "PREFECT_SERVER_API_AUTH_STRING": "user:word",
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+}
+
 START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 10.0
 
@@ -154,6 +160,8 @@ class PrefectServer:
             "PREFECT_API_URL": "",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "1",
+            # Its first start copies the UI into the installation: two at once would collide.
+            "PREFECT_UI_ENABLED": "false",
             **self.env,
         }
 
@@ -163,10 +171,12 @@ class PrefectServers:
 
     Args:
         needed: versions that will be asked for sooner or later.
+        env: settings of all of them.
     """
 
-    def __init__(self, needed: Iterable[str]) -> None:
+    def __init__(self, needed: Iterable[str], env: Mapping[str, str] | None = None) -> None:
         self._needed = set(needed)
+        self._env = env or {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(max_workers=len(VERSIONS))
         self._started: dict[str, Future[PrefectServer]] = {}
@@ -176,7 +186,7 @@ class PrefectServers:
         with self._lock:
             for one in sorted({version} | self._needed):
                 if one not in self._started:
-                    self._started[one] = self._pool.submit(PrefectServer(one).start)
+                    self._started[one] = self._pool.submit(PrefectServer(one, self._env).start)
         return self._started[version].result()
 
     def stop(self) -> None:

@@ -28,7 +28,7 @@ def run(case: str, folder: Path, *options: str) -> dict[str, Any]:
 
 def test_a_case_runs_its_sides_and_writes_their_figures(tmp_path: Path) -> None:
     found = run("import", tmp_path, "--prefect-rounds", "0")
-    (figure,) = found["figures"]
+    figure, *_ = found["figures"]
     assert figure["ours"] > 0
     assert figure["floor"] > 0
     assert figure["prefect"] is None
@@ -45,8 +45,8 @@ def test_several_processes_work_at_once_and_are_put_together(tmp_path: Path) -> 
 @pytest.mark.timeout(300)
 def test_both_clients_and_the_bare_requests_do_the_same_work_on_one_server(tmp_path: Path) -> None:
     found = run("tasks-5", tmp_path)
-    assert set(found["runs"]) == {"leasehold", "floor", "prefect"}
-    most_at_once = found["figures"][1]
+    assert set(found["runs"]) == {"leasehold", "warm", "floor", "prefect"}
+    most_at_once = next(one for one in found["figures"] if one["title"] == "most at once")
     assert most_at_once["ours"] <= 5
     assert most_at_once["prefect"] <= 5
 

@@ -18,13 +18,18 @@ PACKAGE: Final = Path(leasehold.__file__).parent
 #: From the top; what is not named here is what flow authors touch.
 FLOORS: Final = ("cli", "testing", "authoring", "concurrency", "client", "embedded", "ground")
 ENTRIES: Final = {"cli", "testing"}
-GROUND: Final = {"exceptions", "settings"}
+GROUND: Final = {"exceptions", "forks", "settings", "sources"}
+
+#: Stands below a floor for its name alone, which flow authors know.
+BY_NAME: Final = ("leasehold.client.schemas",)
 
 MODULES: Final = sorted(PACKAGE.rglob("*.py"))
 
 
 def floor_of(module: str) -> str:
     """Say on which floor a module is; "ground" also has the package itself."""
+    if module.startswith(BY_NAME):
+        return "authoring"
     part = [*module.split("."), ""][1]
     if part in GROUND or not part:
         return "ground"

@@ -99,3 +99,41 @@ def test_secrets_are_not_shown(profiles: dict[str, str]) -> None:
     settings = load({**profiles, "PREFECT_API_AUTH_STRING": "user:password-of-mine"})
     assert "key-of-work" not in repr(settings)
     assert "password-of-mine" not in repr(settings)
+
+
+def test_files_of_the_working_directory_come_before_the_profile(
+    profiles: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", profiles["PREFECT_HOME"])
+    monkeypatch.delenv("LEASEHOLD_HOME", raising=False)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert load().source == "profile 'work'"
+    (folder / "pyproject.toml").write_text('[tool.prefect.api]\nurl = "http://127.0.0.1:1/api"\n')
+    assert load().api_url == "http://127.0.0.1:1/api"
+    (folder / "prefect.toml").write_text(
+        '[api]\nurl = "http://127.0.0.1:2/api/"\n[client]\ncustom_headers = {X-Team = "a"}\n'
+    )
+    settings = load()
+    assert settings.api_url == "http://127.0.0.1:2/api"
+    assert settings.source == "the file prefect.toml in the working directory"
+    assert settings.custom_headers == {"X-Team": "a"}
+    assert settings.api_key is not None  # the profile's: no file names another one
+    (folder / ".env").write_text(
+        "# local\nPREFECT_API_URL=http://127.0.0.1:3/api\nLEASEHOLD_HOME=/x\n"
+    )
+    settings = load()
+    assert (settings.api_url, str(settings.home)) == ("http://127.0.0.1:3/api", "/x")
+    assert settings.source == "the file .env in the working directory"
+
+
+def test_a_file_of_the_working_directory_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").mkdir()  # a virtual environment, say
+    assert load().api_url is None
+    (tmp_path / "prefect.toml").write_text("[api\n")
+    with pytest.raises(SettingsError, match=r"prefect\.toml cannot be read"):
+        load()

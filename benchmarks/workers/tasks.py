@@ -34,6 +34,7 @@ def main() -> None:
     options = talk.parser()
     options.add_argument("--tasks", type=int, required=True)
     options.add_argument("--seconds", type=float, required=True, help="what one task takes")
+    options.add_argument("--warm", action="store_true", help="after a first task")
     chosen = options.parse_args()
     sdk = importlib.import_module(chosen.sdk)
     runners = importlib.import_module(f"{chosen.sdk}.task_runners")
@@ -46,6 +47,8 @@ def main() -> None:
     nap = sdk.task(body, tags=[chosen.limit])
 
     def many() -> None:
+        if chosen.warm:
+            nap.submit().wait()
         talk.ready()
         memory, cpu, began = talk.resident_bytes(), time.process_time(), time.time()
         for future in [nap.submit() for _ in range(chosen.tasks)]:

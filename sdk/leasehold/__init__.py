@@ -18,8 +18,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leasehold.annotations import allow_failure as allow_failure
-    from leasehold.annotations import unmapped as unmapped
     from leasehold.client import get_client as get_client
     from leasehold.concurrency.hold import concurrency as concurrency
     from leasehold.concurrency.hold import current_lease as current_lease
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
     from leasehold.tasks import Task as Task
     from leasehold.tasks import exponential_backoff as exponential_backoff
     from leasehold.tasks import task as task
+    from leasehold.utilities.annotations import allow_failure as allow_failure
+    from leasehold.utilities.annotations import unmapped as unmapped
 
 __version__ = "0.1.0"
 
@@ -42,7 +42,7 @@ _EXPORTS = {
     "Flow": "flows",
     "State": "states",
     "Task": "tasks",
-    "allow_failure": "annotations",
+    "allow_failure": "utilities.annotations",
     "as_completed": "futures",
     "concurrency": "concurrency",
     "current_lease": "concurrency",
@@ -52,7 +52,7 @@ _EXPORTS = {
     "get_run_logger": "logging",
     "tags": "context",
     "task": "tasks",
-    "unmapped": "annotations",
+    "unmapped": "utilities.annotations",
     "wait": "futures",
 }
 
@@ -76,11 +76,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_EXPORTS[name]}")
+    from importlib import import_module
+
+    from leasehold.forks import put_off
+
+    with put_off():
+        module = import_module(f"{__name__}.{_EXPORTS[name]}")
     # The package `concurrency` is its own context manager: see there.
     value = module if name == "concurrency" else getattr(module, name)
     globals()[name] = value

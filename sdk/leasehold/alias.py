@@ -1,7 +1,9 @@
 """Offering this package under the name `prefect`, for one process, where Prefect is not installed.
 
 What we have is found under Prefect's module names. A module or name that only Prefect has gives an
-error that names it: nothing is silently missing.
+error that names it: nothing is silently missing. So does one of the packages around it, as
+`prefect_dask`. `prefect.__version__` is that of the newest Prefect whose names these are: files
+compare it to decide which names to import.
 """
 
 from __future__ import annotations
@@ -19,43 +21,55 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-#: Prefect's modules, and ours that stand in for them.
-_MODULES: Final = {
-    "prefect": "leasehold",
-    "prefect.client": "leasehold.client",
-    "prefect.client.orchestration": "leasehold.client",
-    "prefect.client.schemas": "leasehold.states",
-    "prefect.client.schemas.objects": "leasehold.states",
-    "prefect.concurrency": "leasehold.concurrency",
-    "prefect.concurrency.asyncio": "leasehold.concurrency.asyncio",
-    "prefect.concurrency.sync": "leasehold.concurrency.sync",
-    "prefect.context": "leasehold.context",
-    "prefect.exceptions": "leasehold.exceptions",
-    "prefect.flows": "leasehold.flows",
-    "prefect.futures": "leasehold.futures",
-    "prefect.logging": "leasehold.logging",
-    "prefect.logging.loggers": "leasehold.logging",
-    "prefect.runtime": "leasehold.runtime",
-    "prefect.runtime.deployment": "leasehold.runtime.deployment",
-    "prefect.runtime.flow_run": "leasehold.runtime.flow_run",
-    "prefect.runtime.task_run": "leasehold.runtime.task_run",
-    "prefect.states": "leasehold.states",
-    "prefect.task_runners": "leasehold.task_runners",
-    "prefect.tasks": "leasehold.tasks",
-    "prefect.utilities": "leasehold.annotations",
-    "prefect.utilities.annotations": "leasehold.annotations",
-}
+#: The newest Prefect that this package is tested with.
+PREFECT_VERSION: Final = "3.8.8"
+
+#: Prefect's modules that are here, too, under the same name.
+_MODULES: Final = frozenset(
+    {
+        "prefect",
+        "prefect.cache_policies",
+        "prefect.client",
+        "prefect.client.orchestration",
+        "prefect.client.schemas",
+        "prefect.client.schemas.actions",
+        "prefect.client.schemas.objects",
+        "prefect.client.schemas.responses",
+        "prefect.concurrency",
+        "prefect.concurrency.asyncio",
+        "prefect.concurrency.sync",
+        "prefect.context",
+        "prefect.exceptions",
+        "prefect.flows",
+        "prefect.futures",
+        "prefect.logging",
+        "prefect.logging.loggers",
+        "prefect.runtime",
+        "prefect.runtime.deployment",
+        "prefect.runtime.flow_run",
+        "prefect.runtime.task_run",
+        "prefect.states",
+        "prefect.task_runners",
+        "prefect.tasks",
+        "prefect.testing",
+        "prefect.testing.utilities",
+        "prefect.utilities",
+        "prefect.utilities.annotations",
+    }
+)
 
 
 def install() -> None:
     """Offer our modules as `prefect` in this process; does nothing twice."""
     if not is_installed():
         sys.meta_path.insert(0, _Finder())
+        sys.meta_path.append(_Around())
 
 
 def remove() -> None:
     """Take that back."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+    ours = (_Finder, _Around)
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, ours)]
     for name in [name for name in sys.modules if name.partition(".")[0] == "prefect"]:
         del sys.modules[name]
 
@@ -77,7 +91,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.util.spec_from_loader(fullname, self, is_package=True)
 
     def exec_module(self, module: ModuleType) -> None:
-        ours = importlib.import_module(_MODULES[module.__name__])
+        ours = importlib.import_module(f"leasehold{module.__name__.removeprefix('prefect')}")
 
         def find(name: str) -> Any:
             if f"{module.__name__}.{name}" in _MODULES:
@@ -90,9 +104,28 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 raise _missing(f"{module.__name__}.{name}") from None
 
         module.__dict__["__getattr__"] = find
+        if module.__name__ == "prefect":
+            module.__dict__["__version__"] = PREFECT_VERSION
         module.__dict__["__all__"] = list(getattr(ours, "__all__", []))
         if module.__name__ == "prefect.concurrency":
             sys.modules[module.__name__] = ours
+
+
+class _Around(importlib.abc.MetaPathFinder):
+    """Is asked last: a module of the user's own may be called `prefect_helpers`."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        if not fullname.startswith("prefect_") or "." in fullname:
+            return None
+        raise UnsupportedImportError(
+            f"{fullname} is not installed, and packages of this name work with Prefect alone. Use "
+            "the library that it wraps in your tasks; for a task runner, take "
+            "ThreadPoolTaskRunner or ProcessPoolTaskRunner.",
+            feature=fullname,
+        )
 
 
 def _missing(name: str) -> UnsupportedImportError:

@@ -1,25 +1,29 @@
 """What is running here, and under which tags.
 
-Kept in context variables, so that threads and event loops stay apart.
+Kept in context variables, so that threads and event loops stay apart. A run may travel to another
+process, where it is who speaks in the log; its function, its arguments and its task runner stay.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
+import random
 import time
 import uuid
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from leasehold.exceptions import InvalidTagError, MissingContextError
-from leasehold.states import Pending
+from leasehold.states import Pending, Running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from typing_extensions import Self
 
+    from leasehold.decorated import Decorated
     from leasehold.flows import Flow
     from leasehold.states import State
     from leasehold.task_runners import TaskRunner
@@ -46,15 +50,16 @@ class RunContext:
     log_prints: bool
     parent: RunContext | None
 
-    def __init__(self, name: str, tags: frozenset[str], *, log_prints: bool | None = None) -> None:
-        self.id = uuid.uuid4()
+    def __init__(self, name: str, tags: frozenset[str], subject: Decorated) -> None:
+        self.id = uuid.UUID(int=_ids.getrandbits(128), version=4)
         self.name = name
         self.tags = tags
         self.state: State[Any] = Pending()
         self.run_count = 0
         self.parent = _run.get()
+        log_prints = subject.log_prints
         if log_prints is None:
-            log_prints = self.parent is not None and self.parent.log_prints
+            log_prints = subject.logs_prints if self.parent is None else self.parent.log_prints
         self.log_prints = log_prints
         self._created = time.time()
 
@@ -62,6 +67,11 @@ class RunContext:
     def start_time(self) -> dt.datetime:
         """When the run was made."""
         return dt.datetime.fromtimestamp(self._created, dt.timezone.utc)
+
+    @property
+    def expected_start_time(self) -> dt.datetime:
+        """When the run was to start: at once."""
+        return self.start_time
 
     @property
     def task_run(self) -> TaskRunContext | None:
@@ -81,6 +91,21 @@ class RunContext:
         """The id of that flow run."""
         flow_run = self.flow_run
         return None if flow_run is None else flow_run.id
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What the records of its loggers say of it, by Prefect's names."""
+        return {}
+
+    @property
+    def subject(self) -> Any:
+        """The flow or the task whose run this is."""
+        return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = ("_created", "id", "log_prints", "name", "parent", "run_count", "tags")
+        kept = {name: getattr(self, name) for name in names}
+        return _arrived, (type(self), kept, _Subject(self.subject.name, self.subject.version))
 
     @classmethod
     def get(cls) -> Self | None:
@@ -107,10 +132,24 @@ class FlowRunContext(RunContext):
     def __init__(
         self, flow: Flow[Any, Any], name: str, tags: frozenset[str], task_runner: TaskRunner
     ) -> None:
-        super().__init__(name, tags, log_prints=flow.log_prints)
+        super().__init__(name, tags, flow)
         self.flow = flow
         self.parameters: dict[str, Any] = {}
         self.task_runner = task_runner
+
+    @property
+    def subject(self) -> Any:
+        """The flow."""
+        return self.flow
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """What the records of its loggers say of it, by Prefect's names."""
+        return {
+            "flow_run_name": self.name,
+            "flow_run_id": str(self.id),
+            "flow_name": self.flow.name,
+        }
 
 
 class TaskRunContext(RunContext):
@@ -132,9 +171,14 @@ class TaskRunContext(RunContext):
         tags: frozenset[str],
         arguments: tuple[tuple[Any, ...], dict[str, Any]],
     ) -> None:
-        super().__init__(name, tags, log_prints=task.log_prints)
+        super().__init__(name, tags, task)
         self.task = task
         self.arguments = arguments
+
+    @property
+    def subject(self) -> Any:
+        """The task."""
+        return self.task
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -143,9 +187,54 @@ class TaskRunContext(RunContext):
         return self.task.bound(args, kwargs)
 
     @property
+    def log_fields(self) -> dict[str, str]:
+        """What the records of its loggers say of it, and of its flow run."""
+        flow_run = self.flow_run
+        return {
+            "task_run_name": self.name,
+            "task_run_id": str(self.id),
+            "task_name": self.task.name,
+            **({} if flow_run is None else flow_run.log_fields),
+        }
+
+    @property
     def task_run(self) -> TaskRunContext:
         """This."""
         return self
+
+
+class _Subject(NamedTuple):
+    """Stands for a task or a flow in another process."""
+
+    name: str
+    version: str | None
+
+    def bound(self, *_: object) -> dict[str, Any]:
+        """Give no parameters: arguments have not travelled."""
+        return {}
+
+
+def _arrived(kind: type[RunContext], kept: dict[str, Any], subject: _Subject) -> RunContext:
+    """Make a run's context again, in another process."""
+    run = kind.__new__(kind)
+    for name, value in kept.items():
+        setattr(run, name, value)
+    run.state = Running()
+    if isinstance(run, FlowRunContext):
+        run.flow = cast("Flow[Any, Any]", subject)
+        run.parameters = {}
+        run.task_runner = None  # type: ignore[assignment] # where there is one, it is set
+    elif isinstance(run, TaskRunContext):
+        run.task = cast("Task[Any, Any]", subject)
+        run.arguments = (), {}
+    return run
+
+
+#: Where runs' ids come from: to ask the system for each takes longer than to make the run.
+_ids: Final = random.Random()  # noqa: S311 - tells runs apart, guards nothing
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.seed)  # a child's runs are not its parent's
 
 
 _flow_run: ContextVar[FlowRunContext | None] = ContextVar("leasehold_flow_run", default=None)
@@ -206,6 +295,42 @@ class entered:  # noqa: N801 - reads as a statement: with entered(run)
             _flow_run.reset(self._flow_token)
 
 
+class with_context:  # noqa: N801 - the name flow authors know
+    """Have a function run in the surroundings of the code here, also in another process.
+
+    Example:
+        >>> with multiprocessing.Pool() as pool:        # doctest: +SKIP
+        ...     pool.map(with_context(work), items)
+
+    Args:
+        function: the function; in it, `get_run_logger` and the like know the run that is here.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._run = _run.get()
+        self._tags = _tags.get()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        with tags(*self._tags), resumed(self._run):
+            return self._function(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def resumed(run: RunContext | None) -> Iterator[None]:
+    """Make a run that has begun elsewhere the current one, and its flow run too."""
+    if run is None:
+        yield
+        return
+    token = _flow_run.set(run.flow_run)
+    try:
+        with entered(run):
+            yield
+    finally:
+        _flow_run.reset(token)
+
+
 @contextlib.contextmanager
 def tags(*new_tags: str) -> Iterator[set[str]]:
     """Add tags to every task that is called, submitted or mapped in the block.
@@ -220,7 +345,7 @@ def tags(*new_tags: str) -> Iterator[set[str]]:
     Raises:
         InvalidTagError: a tag that is not a string.
     """
-    combined = _tags.get() | check_tags(new_tags)
+    combined = _tags.get() | check_tags(new_tags, "tags()")
     token = _tags.set(combined)
     try:
         yield set(combined)
@@ -228,18 +353,30 @@ def tags(*new_tags: str) -> Iterator[set[str]]:
         _tags.reset(token)
 
 
-def check_tags(given: Iterable[Any] | None) -> frozenset[str]:
+def check_tags(given: Iterable[Any] | None, owner: str = "") -> frozenset[str]:
     """Check that tags are strings.
+
+    Args:
+        given: the tags.
+        owner: whose, for messages; as "Task 'load'".
 
     Raises:
         InvalidTagError: one is not, or a lone string was given where several are wanted.
     """
+    who = f"{owner}: " if owner else ""
     if isinstance(given, str):
-        raise InvalidTagError(f"tags must be a list of strings: write tags=[{given!r}].", tag=given)
-    checked = frozenset(given or ())
-    for tag in checked:
+        raise InvalidTagError(
+            f"{who}tags must be a list of strings: write tags=[{given!r}].", tag=given
+        )
+    try:
+        tags = list(given or ())
+    except TypeError:
+        raise InvalidTagError(
+            f"{who}tags must be a list of strings; got {given!r}.", tag=given
+        ) from None
+    for tag in tags:
         if not isinstance(tag, str) or not tag:
             raise InvalidTagError(
-                f"A tag must be a string that is not empty; got {tag!r}.", tag=tag
+                f"{who}a tag must be a string that is not empty; got {tag!r}.", tag=tag
             )
-    return checked
+    return frozenset(tags)

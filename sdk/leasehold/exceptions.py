@@ -11,11 +11,18 @@
     ├── OptionError                 an option of `@task` or `@flow` out of its bounds
     ├── ParameterError              arguments that do not fit the function
     │   ├── ParameterBindError        too many, too few, unknown
+    │   │   ├── MappingMissingIterableError   nothing to map over
+    │   │   └── MappingLengthMismatchError    lists of different lengths
     │   └── ParameterTypeError        of a type that the annotations forbid
-    ├── CancelledRunError           the run was cancelled before it could finish
+    ├── RunError                    a run that gives no result: it …
+    │   ├── FailedRunError            said itself that it failed
+    │   ├── CrashedRunError           was ended from outside its own code
+    │   ├── CancelledRunError         was cancelled before it could finish
+    │   ├── UnfinishedRunError        has not ended yet
+    │   └── MissingResultError        has lost its result; never here
     ├── RunTimeoutError             the run took longer than its `timeout_seconds`
     ├── UpstreamFailedError         an input of a task came from a run that failed
-    ├── DeadlockError               a task waits for one that can never get its slot
+    ├── DeadlockError               a task waits for one that can never start
     ├── UnpicklableError            work that cannot travel to another process
     ├── WorkerDiedError             the process that ran a task ended under it
     ├── InvalidTagError             a tag or limit name that no server accepts
@@ -39,6 +46,9 @@
 
 Each says what failed, for which limit or address, and what to do next, and carries the same as
 attributes. Errors never contain a key or a password.
+
+What flow authors import from `prefect.exceptions` is here under those names, too, where it can
+happen here: see the end of this file.
 """
 
 from __future__ import annotations
@@ -108,7 +118,7 @@ class UnsupportedFeatureError(LeaseholdError, AttributeError):
         self.feature = feature
 
 
-class UnsupportedImportError(LeaseholdError, ImportError):
+class UnsupportedImportError(LeaseholdError, ModuleNotFoundError):
     """A module or a name that Prefect has and this package has not.
 
     Attributes:
@@ -142,12 +152,56 @@ class ParameterBindError(ParameterError):
     """Too many arguments, too few, or one that the function does not know."""
 
 
+class MappingMissingIterableError(ParameterBindError):
+    """`map` got nothing to map over."""
+
+
+class MappingLengthMismatchError(ParameterBindError):
+    """`map` got lists of different lengths."""
+
+
 class ParameterTypeError(ParameterError):
-    """An argument of a type that the function's annotations do not allow."""
+    """An argument of a type that the function's annotations do not allow.
+
+    Attributes:
+        parameters: the names of the parameters.
+    """
+
+    def __init__(self, message: str, *, parameters: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.parameters = tuple(parameters)
 
 
-class CancelledRunError(LeaseholdError):
+class RunError(LeaseholdError):
+    """A run gives no result, and no exception of its own either.
+
+    Attributes:
+        run: the run's name; None: not known, as for a state that code has made up.
+    """
+
+    def __init__(self, message: str, *, run: str | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class FailedRunError(RunError):
+    """The run said itself that it failed, as by returning `Failed(...)`."""
+
+
+class CrashedRunError(RunError):
+    """The run was ended from outside its own code."""
+
+
+class CancelledRunError(RunError):
     """The run was cancelled before it could finish."""
+
+
+class UnfinishedRunError(RunError):
+    """The run has not ended yet."""
+
+
+class MissingResultError(RunError):
+    """The run's result is lost. Results stay in memory here, so that it is never raised."""
 
 
 class RunTimeoutError(LeaseholdError, TimeoutError):
@@ -163,19 +217,32 @@ class RunTimeoutError(LeaseholdError, TimeoutError):
 
 
 class UpstreamFailedError(LeaseholdError):
-    """A task did not start, because an input of it came from a run that failed."""
+    """A task did not start, because an input of it came from a run that failed.
+
+    Attributes:
+        run: the name of the run that did not start; the flow's, where that has none yet.
+        input: the name of the run that failed; None: of a state that code has made up.
+        reason: what became of that.
+    """
+
+    def __init__(self, who: str, reason: str, *, run: str, input: str | None) -> None:  # noqa: A002 - says it best
+        super().__init__(f"{who} did not start: {reason}")
+        self.run = run
+        self.input = input
+        self.reason = reason
 
 
 class DeadlockError(LeaseholdError, RuntimeError):
-    """A task waits for one that can never start, because those who wait hold all slots it needs.
+    """A task waits for one that can never start, because those who wait hold all that it needs.
 
     Attributes:
         parent: the name of the run that waits.
         child: the name of the run that it waits for.
-        tag: the tag whose slots are all held by runs that wait.
+        tag: the tag whose slots are all held by runs that wait; None: the workers of the task
+            runner are.
     """
 
-    def __init__(self, message: str, *, parent: str, child: str, tag: str) -> None:
+    def __init__(self, message: str, *, parent: str, child: str, tag: str | None) -> None:
         super().__init__(message)
         self.parent = parent
         self.child = child
@@ -403,3 +470,17 @@ class LeaseLostError(LeaseholdError):
         self.names = tuple(names)
         self.reason = reason
         self.renewed_seconds_ago = renewed_seconds_ago
+
+
+# Prefect's names: for the `except` and the `import` of code that is ported.
+PrefectException = LeaseholdError
+FailedRun = FailedRunError
+CrashedRun = CrashedRunError
+CancelledRun = CancelledRunError
+UnfinishedRun = UnfinishedRunError
+MissingResult = MissingResultError
+UpstreamTaskError = UpstreamFailedError
+MappingMissingIterable = MappingMissingIterableError
+MappingLengthMismatch = MappingLengthMismatchError
+ObjectNotFound = LimitNotFoundError
+ObjectAlreadyExists = LimitExistsError

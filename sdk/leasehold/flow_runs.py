@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import uuid
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from leasehold import hooks, inputs, interrupts, options
+from leasehold import generators, hooks, inputs, interrupts, options
 from leasehold.context import FlowRunContext, current_tags, entered
-from leasehold.exceptions import CancelledRunError, RunTimeoutError
+from leasehold.exceptions import RunTimeoutError
+from leasehold.forks import put_off
 from leasehold.futures import wait, wait_all_async
 from leasehold.interrupts import Interruptible
-from leasehold.logging import RunLogger, get_logger, set_up_console
+from leasehold.logging import RunLogger, logger_about, set_up_console
 from leasehold.states import (
     AwaitingRetry,
-    Cancelled,
-    Completed,
-    Crashed,
-    Failed,
-    Retrying,
     Running,
     State,
-    TimedOut,
+    state_of,
+    state_of_value,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator
     from types import TracebackType
 
     from typing_extensions import Self
@@ -51,8 +51,8 @@ class FlowRun:
         set_up_console()
         self._flow = flow
         self._arguments = flow.validated(
-            tuple(inputs.resolve(value) for value in args),
-            {name: inputs.resolve(value) for name, value in kwargs.items()},
+            tuple(inputs.resolve(value, flow) for value in args),
+            {name: inputs.resolve(value, flow) for name, value in kwargs.items()},
         )
         name = f"{flow.name}-{uuid.uuid4().hex[:4]}"
         self.context = FlowRunContext(flow, name, current_tags(), self._make_runner())
@@ -63,12 +63,14 @@ class FlowRun:
                     flow.owner, "flow_run_name", flow.flow_run_name, self.context.parameters
                 )
         self._began = time.monotonic()
+        self._returned = False
         self._value: Any = None
+        self._pause = 0.0
 
     @property
     def log(self) -> RunLogger:
         """The run's logger."""
-        return RunLogger(get_logger("runs"), {"run": self.context})
+        return logger_about(self.context)
 
     def run(self) -> FlowRun:
         """Run a sync flow to its end."""
@@ -86,18 +88,19 @@ class FlowRun:
                         seconds=self._flow.timeout_seconds,
                         who=self.context.name,
                     )
+                value = inputs.consumed(value)
                 wait(self.context.task_runner.open_futures())
                 attempt.returned(value)
             if self._ended():
                 return self
-            time.sleep(self._flow.retry_delay_seconds)
+            time.sleep(self._pause)
 
     async def run_async(self) -> FlowRun:
         """Run an async flow to its end."""
         while True:
             with _Attempt(self) as attempt:
                 args, kwargs = self._arguments
-                try:
+                async with self._tasks_end():
                     value = await interrupts.call_async(
                         self._flow.fn,
                         args,
@@ -105,18 +108,67 @@ class FlowRun:
                         seconds=self._flow.timeout_seconds,
                         who=self.context.name,
                     )
-                except Exception:
-                    # Wait for what runs here, where the event loop is not blocked by it.
-                    self.context.task_runner.cancel_waiting()
-                    await wait_all_async(self.context.task_runner.open_futures())
-                    raise
-                await wait_all_async(self.context.task_runner.open_futures())
+                    value = inputs.consumed(value)
                 attempt.returned(value)
             if self._ended():
                 return self
             import anyio
 
-            await anyio.sleep(self._flow.retry_delay_seconds)
+            await anyio.sleep(self._pause)
+
+    def run_generator(self) -> Generator[Any, Any, Any]:
+        """Run a sync flow that yields, item by item."""
+        return generators.apart(self._attempts())
+
+    def _attempts(self) -> Generator[Any, Any, Any]:
+        args, kwargs = self._arguments
+        while True:
+            with _Attempt(self) as attempt:
+                items = self._flow.fn(*args, **kwargs)
+                value = yield from generators.limited(
+                    items, self._flow.timeout_seconds, self.context.name
+                )
+                wait(self.context.task_runner.open_futures())
+                attempt.returned(value)
+            if self._ended():
+                return self.outcome(return_state=False)
+            time.sleep(self._pause)
+
+    async def run_async_generator(self) -> AsyncGenerator[Any, None]:
+        """Run an async flow that yields, item by item."""
+        args, kwargs = self._arguments
+        while True:
+            with _Attempt(self, by_steps=True) as attempt:
+                body = self._flow.fn(*args, **kwargs)
+                budget = interrupts.Budget(self._flow.timeout_seconds, self.context.name)
+                async with (
+                    self._tasks_end(),
+                    aclosing(
+                        generators.stepwise(body, lambda: entered(self.context), budget)
+                    ) as items,
+                ):
+                    async for item in items:
+                        yield item
+                attempt.returned(None)
+            if self._ended():
+                self.outcome(return_state=False)
+                return
+            import anyio
+
+            await anyio.sleep(self._pause)
+
+    @asynccontextmanager
+    async def _tasks_end(self) -> AsyncIterator[None]:
+        """Wait for the tasks that the block began, where the event loop is not blocked by it."""
+        runner = self.context.task_runner
+        try:
+            yield
+        except (Exception, GeneratorExit):
+            runner.cancel_waiting()
+            await wait_all_async(runner.open_futures())
+            raise
+        else:
+            await wait_all_async(runner.open_futures())
 
     def outcome(self, *, return_state: bool) -> Any:
         """Give what the caller of the flow gets: the last state, or the function's value.
@@ -129,63 +181,43 @@ class FlowRun:
             return state
         # As with Prefect, several futures that a flow gives become their states; a failed one
         # among them fails the run, but it is for the caller to look at them.
-        several = isinstance(state.data, (list, tuple, set)) and state.data is self._value
-        return self._value if several else state.outcome()
+        gives_value = self._returned and not isinstance(self._value, State)
+        return self._value if gives_value else state.outcome()
 
     def started(self) -> None:
         """Take in that an attempt begins."""
         self.context.run_count += 1
-        self._move(Running() if self.context.run_count == 1 else Retrying())
+        self._move(Running())  # as with Prefect, a flow that is retried is not called otherwise
         self.log.info("Started.")
 
     def returned(self, value: Any) -> None:
-        """Take in the function's value: a state, or futures, say how the run ended."""
-        self._value = value = inputs.settle(value)
-        if isinstance(value, State):
-            self._end(value)
-            return
-        states = list(value) if isinstance(value, (list, tuple, set)) else []
-        if not states or not all(isinstance(state, State) for state in states):
-            self._end(Completed(data=value))
-            return
-        failed = sum(not state.is_completed() for state in states)
-        if failed:
-            message = f"{failed} of its {len(states)} results failed."
-            self._end(Failed(message=message, data=value))
-        else:
-            self._end(Completed(message="All its results completed.", data=value))
+        """Take in the function's value, in which futures become states: see `state_of_value`."""
+        self._returned, self._value = True, inputs.settle(value)
+        state = state_of_value(self._value)
+        self._end_or_retry(state, may_retry=state.is_failed())
 
     def raised(self, error: BaseException) -> None:
         """Take in what the function raised."""
-        message = f"{type(error).__name__}: {error}"
-        if (
-            isinstance(error, RunTimeoutError)
-            and error.timeout_seconds == self._flow.timeout_seconds
-        ):
-            state = TimedOut(message=message, data=error)
-        elif isinstance(error, CancelledRunError) or type(error).__name__ in {
-            "KeyboardInterrupt",
-            "CancelledError",
-            "Cancelled",
-        }:
-            state = Cancelled(message=message, data=error)
-        elif isinstance(error, Exception):
-            state = Failed(message=message, data=error)
-        else:
-            state = Crashed(message=message, data=error)
-        may_retry = isinstance(error, Exception) and not state.is_cancelled()
+        self._returned = False
+        state = state_of(error)
+        self._end_or_retry(
+            state, may_retry=isinstance(error, Exception) and not state.is_cancelled()
+        )
+
+    def _end_or_retry(self, state: State[Any], *, may_retry: bool) -> None:
         if may_retry and self.context.run_count <= self._flow.retries:
             self._retry(state)
         else:
             self._end(state)
 
     def _retry(self, state: State[Any]) -> None:
+        self._pause = self._flow.delays(self.context.run_count)
         self.log.warning(
             "Attempt %d of %d failed with %s. The next one starts in %g s.",
             self.context.run_count,
             self._flow.retries + 1,
-            (state.message or "").rstrip("."),
-            self._flow.retry_delay_seconds,
+            (state.message or state.name).rstrip("."),
+            self._pause,
         )
         self._move(AwaitingRetry(message=state.message, data=state.data))
         self.context.task_runner = self._make_runner()
@@ -195,14 +227,18 @@ class FlowRun:
         self._move(state)
         if state.is_completed():
             self.log.info("Completed in %.1f s.", time.monotonic() - self._began)
-        else:
-            self.log.error("Ended as %s: %s", state.name, state.message)
+            return
+        # That it was cancelled is what somebody wanted.
+        level = logging.WARNING if state.is_cancelled() else logging.ERROR
+        why = f": {state.message}" if state.message else "."
+        self.log.log(level, "Ended as %s%s", state.name, why)
 
     def _ended(self) -> bool:
         return self.context.state.is_final()
 
     def _move(self, state: State[Any]) -> None:
         self.context.state = state
+        state.run_name = self.context.name
         flow = self._flow
         called = {
             "RUNNING": flow.on_running_hooks,
@@ -216,7 +252,8 @@ class FlowRun:
                 hooks.call(called, flow, self.context, state)
 
     def _make_runner(self) -> TaskRunner:
-        from leasehold.task_runners import ThreadPoolTaskRunner
+        with put_off():
+            from leasehold.task_runners import ThreadPoolTaskRunner
 
         runner: Any = self._flow.task_runner or ThreadPoolTaskRunner
         made: TaskRunner = runner() if isinstance(runner, type) else runner.duplicate()
@@ -224,10 +261,16 @@ class FlowRun:
 
 
 class _Attempt:
-    """One attempt: its task runner is there for the time of the block."""
+    """One attempt: its task runner is there for the time of the block.
 
-    def __init__(self, run: FlowRun) -> None:
+    Args:
+        run: whose attempt.
+        by_steps: somebody else makes the run the current one, where that is right.
+    """
+
+    def __init__(self, run: FlowRun, *, by_steps: bool = False) -> None:
         self._run = run
+        self._entered = nullcontext() if by_steps else entered(run.context)
         self._returned = False
         self._value: Any = None
 
@@ -235,7 +278,6 @@ class _Attempt:
         self._returned, self._value = True, value
 
     def __enter__(self) -> Self:
-        self._entered = entered(self._run.context)
         self._entered.__enter__()
         self._runner = self._run.context.task_runner.__enter__()
         self._run.started()
@@ -262,7 +304,10 @@ class _Attempt:
 
 def flush_slots() -> None:
     """Wait until what the flow's tasks released is free for others too."""
-    keepers = sys.modules.get("leasehold.concurrency.keeper")
-    keeper = keepers.running() if keepers is not None else None
+    if "leasehold.concurrency.process" not in sys.modules:  # no task has needed a slot yet
+        return
+    from leasehold.concurrency.process import running_keeper
+
+    keeper = running_keeper()
     if keeper is not None:
         keeper.flush()

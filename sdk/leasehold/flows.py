@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
 
-from leasehold import hooks, inputs, options, printing
+from leasehold import inputs, options, parameters
 from leasehold.decorated import Decorated
-from leasehold.exceptions import OptionError, ParameterTypeError
+from leasehold.exceptions import OptionError
 from leasehold.flow_runs import FlowRun
+from leasehold.forks import put_off
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -24,8 +25,6 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
-_HOOKS = ("on_completion", "on_failure", "on_cancellation", "on_crashed", "on_running")
-
 
 class Flow(Decorated, Generic[P, R_co]):
     """A function whose calls are flow runs; made by `@flow`, which documents the arguments.
@@ -34,6 +33,28 @@ class Flow(Decorated, Generic[P, R_co]):
         fn: the function itself, to be called without any of this.
         name: what messages call it.
     """
+
+    kind = "Flow"
+    OPTIONS = (
+        "name",
+        "description",
+        "version",
+        "flow_run_name",
+        "retries",
+        "retry_delay_seconds",
+        "timeout_seconds",
+        "task_runner",
+        "validate_parameters",
+        "log_prints",
+        "on_completion",
+        "on_failure",
+        "on_cancellation",
+        "on_crashed",
+        "on_running",
+    )
+
+    on_cancellation_hooks: list[Any]
+    on_crashed_hooks: list[Any]
 
     fn: Callable[P, R_co]
 
@@ -58,34 +79,56 @@ class Flow(Decorated, Generic[P, R_co]):
         on_running: Iterable[Hook] | None = None,
     ) -> None:
         default = getattr(fn, "__name__", type(fn).__name__).replace("_", "-")
-        super().__init__(fn, kind="Flow", name=name or default, description=description)
-        who = self.owner
-        if self.isgenerator:
-            raise OptionError(
-                f"{who}: a flow cannot yield. Return a list, or yield from a task.",
-                option="fn",
-                value=fn,
-            )
-        self.version = version
-        self.flow_run_name = options.check_template(
-            who, "flow_run_name", flow_run_name, self.signature
+        super().__init__(
+            fn,
+            name=name or default,
+            description=description,
+            version=version,
+            retries=retries,
+            retry_delay_seconds=retry_delay_seconds,
+            retry_jitter_factor=None,
+            timeout_seconds=timeout_seconds,
+            log_prints=log_prints,
+            hooks={
+                "on_completion": on_completion,
+                "on_failure": on_failure,
+                "on_cancellation": on_cancellation,
+                "on_crashed": on_crashed,
+                "on_running": on_running,
+            },
         )
-        self.retries = options.check_retries(who, retries)
-        self.retry_delay_seconds = options.read_delays(who, retry_delay_seconds, 1)(1)
-        self.timeout_seconds = options.check_seconds(who, "timeout_seconds", timeout_seconds)
-        self.task_runner = task_runner
+        self.flow_run_name = options.check_template(
+            self.owner, "flow_run_name", flow_run_name, self.signature
+        )
+        self.task_runner = self._checked_runner(task_runner)
+        options.check_truth(self.owner, "validate_parameters", validate_parameters)
         self.validate_parameters = validate_parameters
-        self.log_prints = log_prints
-        if log_prints:
-            printing.watch_prints()
-        self.on_completion_hooks = hooks.checked(who, "on_completion", on_completion)
-        self.on_failure_hooks = hooks.checked(who, "on_failure", on_failure)
-        self.on_cancellation_hooks = hooks.checked(who, "on_cancellation", on_cancellation)
-        self.on_crashed_hooks = hooks.checked(who, "on_crashed", on_crashed)
-        self.on_running_hooks = hooks.checked(who, "on_running", on_running)
+
+    def _checked_runner(self, runner: Any) -> TaskRunner | type[TaskRunner] | None:
+        if runner is None:
+            return None
+        with put_off():
+            from leasehold.task_runners import TaskRunner
+
+        if isinstance(runner, TaskRunner):
+            return runner
+        if isinstance(runner, type) and issubclass(runner, TaskRunner):
+            return runner
+        raise OptionError(
+            f"{self.owner}: task_runner must be a task runner, as "
+            f"ThreadPoolTaskRunner(max_workers=8); got {runner!r}.",
+            option="task_runner",
+            value=runner,
+        )
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    # Of what says nothing of its result: without this, the next one would take it.
+    @overload
+    def __call__(
+        self: Flow[P, NoReturn], *args: Any, return_state: Literal[True], **kwargs: Any
+    ) -> State[Any]: ...
 
     @overload
     def __call__(
@@ -101,8 +144,9 @@ class Flow(Decorated, Generic[P, R_co]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow, wait for all its tasks, and give its result; an async flow is awaited.
 
-        A state that the function returns is the run's last one. Futures that it returns become
-        states, as with Prefect; a lone one gives its result.
+        A state that the function has made is the run's last one, and the call gives what that
+        says. Futures that it returns become their states, as with Prefect, and states of other
+        runs are given as they are; one that is no success fails the run.
 
         Args:
             args: for the function; futures among them are waited for and replaced by results.
@@ -117,7 +161,11 @@ class Flow(Decorated, Generic[P, R_co]):
         """
         return_state = kwargs.pop("return_state", False)
         for before in kwargs.pop("wait_for", None) or ():
-            inputs.resolve(before)
+            inputs.resolve(before, self)
+        if self.isgenerator:
+            self.refuse_state(return_state=return_state)
+            run = FlowRun(self, args, kwargs)
+            return run.run_async_generator() if self.isasync else run.run_generator()
         if self.isasync:
             return self._run_async(args, kwargs, return_state=return_state)
         return FlowRun(self, args, kwargs).run().outcome(return_state=return_state)
@@ -128,20 +176,6 @@ class Flow(Decorated, Generic[P, R_co]):
         run = await FlowRun(self, args, kwargs).run_async()
         return run.outcome(return_state=return_state)
 
-    def with_options(self, **changes: Any) -> Flow[P, R_co]:
-        """Make a copy with some options changed; they are those of `@flow`."""
-        same = {name: getattr(self, name) for name in OPTIONS if name not in _HOOKS}
-        same |= {name: list(getattr(self, f"{name}_hooks")) for name in _HOOKS}
-        return Flow(self.fn, **{**same, **options.only_supported("@flow", changes, OPTIONS)})
-
-    def on_completion(self, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """Have `hook` called when a run has ended well; to be used as a decorator."""
-        return self._add_hook("on_completion", hook)
-
-    def on_failure(self, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """Have `hook` called when a run has failed for good; to be used as a decorator."""
-        return self._add_hook("on_failure", hook)
-
     def on_cancellation(self, hook: Callable[..., Any]) -> Callable[..., Any]:
         """Have `hook` called when a run was cancelled; to be used as a decorator."""
         return self._add_hook("on_cancellation", hook)
@@ -150,14 +184,6 @@ class Flow(Decorated, Generic[P, R_co]):
         """Have `hook` called when a run was ended from outside; to be used as a decorator."""
         return self._add_hook("on_crashed", hook)
 
-    def on_running(self, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """Have `hook` called when an attempt begins; to be used as a decorator."""
-        return self._add_hook("on_running", hook)
-
-    def _add_hook(self, option: str, hook: Callable[..., Any]) -> Callable[..., Any]:
-        getattr(self, f"{option}_hooks").extend(hooks.checked(self.owner, option, [hook]))
-        return hook
-
     def validated(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -165,62 +191,17 @@ class Flow(Decorated, Generic[P, R_co]):
 
         Raises:
             ParameterBindError: arguments that the function does not take.
-            ParameterTypeError: arguments that its annotations do not allow.
+            ParameterTypeError: arguments that its annotations do not allow, or annotations that
+                cannot be resolved.
         """
         self.check_arguments(args, kwargs)
         if not self.validate_parameters or not (args or kwargs):
             return args, kwargs
-        import pydantic
-
-        try:
-            converted: tuple[tuple[Any, ...], dict[str, Any]] = self._validator(*args, **kwargs)
-        except pydantic.ValidationError as error:
-            problems = "; ".join(
-                f"{self._parameter(problem['loc'])}: {problem['msg']}"
-                for problem in error.errors(include_url=False)
-            )
-            raise ParameterTypeError(f"{self.owner}: {problems}.") from error
-        return converted
-
-    def _parameter(self, where: tuple[int | str, ...]) -> str:
-        """Name the parameter of a problem, which pydantic may give by its position."""
-        first, *rest = where
-        names = list(self.signature.parameters)
-        if isinstance(first, int) and first < len(names):
-            first = names[first]
-        return ".".join(map(str, [first, *rest]))
+        return self._converter(*args, **kwargs)
 
     @functools.cached_property
-    def _validator(self) -> Callable[..., Any]:
-        import pydantic
-
-        @functools.wraps(self.fn)
-        def collect(*args: Any, **kwargs: Any) -> Any:
-            return args, kwargs
-
-        collect.__annotations__ = {
-            name: kind for name, kind in self.fn.__annotations__.items() if name != "return"
-        }
-        collect.__signature__ = self.signature  # type: ignore[attr-defined] # without `self`
-        return pydantic.validate_call(config=pydantic.ConfigDict(arbitrary_types_allowed=True))(
-            collect
-        )
-
-
-#: What `@flow` and `with_options` know.
-OPTIONS = (
-    "name",
-    "description",
-    "version",
-    "flow_run_name",
-    "retries",
-    "retry_delay_seconds",
-    "timeout_seconds",
-    "task_runner",
-    "validate_parameters",
-    "log_prints",
-    *_HOOKS,
-)
+    def _converter(self) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+        return parameters.converter(self.owner, self.fn, self.signature)
 
 
 @overload
@@ -259,7 +240,7 @@ def flow(fn: Callable[..., Any] | None = None, /, **given: Any) -> Any:  # noqa:
         ...     load.map(paths).wait()
 
     Args:
-        fn: the function, sync or async; it may be a method.
+        fn: the function, sync or async; it may yield, and it may be a method.
         name: what messages call it; the function's name by default.
         description: for people; the docstring by default.
         version: for people.
@@ -267,8 +248,8 @@ def flow(fn: Callable[..., Any] | None = None, /, **given: Any) -> Any:  # noqa:
             one; it may take `parameters`, a dict.
         retries: how often a run that raised starts again, from its beginning.
         retry_delay_seconds: the pause before that, in seconds.
-        timeout_seconds: the most that one attempt may take, in seconds; what it can interrupt is
-            the same as for `@task`. The tasks that still run are interrupted too.
+        timeout_seconds: the most that one attempt may take, in seconds; 0: no end. What it can
+            interrupt is the same as for `@task`. The tasks that still run are interrupted too.
         task_runner: where submitted tasks run; threads by default.
         validate_parameters: check and convert arguments by the function's annotations.
         log_prints: write what `print` prints to the log; None: as the calling run does.
@@ -282,7 +263,7 @@ def flow(fn: Callable[..., Any] | None = None, /, **given: Any) -> Any:  # noqa:
         UnsupportedOptionError: an option that only Prefect has.
         OptionError: an option out of its bounds.
     """
-    supported = options.only_supported("@flow", given, OPTIONS)
+    supported = options.only_supported("@flow", given, Flow.OPTIONS)
     if fn is None:
         return functools.partial(Flow, **supported)
     return Flow(fn, **supported)

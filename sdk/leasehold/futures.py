@@ -9,10 +9,11 @@ import concurrent.futures
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from leasehold import deadlocks
 from leasehold.concurrency.waiting import wait_async, wait_sync
+from leasehold.forks import waiting_for
 
 if TYPE_CHECKING:
     import uuid
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from leasehold.states import State
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 # Futures are many and their changes are short, so that one lock serves all of them.
-_lock = threading.Lock()
+_lock = waiting_for(threading.Lock())
 
 
-class PrefectFuture(Generic[R]):
+class PrefectFuture(Generic[R_co]):
     """The outcome of a submitted task, which may still be to come.
 
     Example:
@@ -42,7 +44,7 @@ class PrefectFuture(Generic[R]):
         self._run: TaskRun | None = run
         self._context: TaskRunContext = run.context
         self._ended = False
-        self._callbacks: list[Callable[[PrefectFuture[R]], object]] | None = None
+        self._callbacks: list[Callable[[PrefectFuture[R_co]], object]] | None = None
 
     @property
     def task_run_id(self) -> uuid.UUID:
@@ -75,7 +77,7 @@ class PrefectFuture(Generic[R]):
         """Wait until the run has ended, without blocking the event loop; see `wait`."""
         await wait_all_async([self])
 
-    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:  # noqa: FBT001, FBT002 - Prefect's signature
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R_co:  # noqa: FBT001, FBT002 - Prefect's signature
         """Wait for the run's result.
 
         Args:
@@ -89,16 +91,16 @@ class PrefectFuture(Generic[R]):
         """
         if not _wait([self], timeout):
             raise TimeoutError(f"{self.name} has not ended within {timeout:g} s.")
-        value: R = self.state.outcome(raise_on_failure=raise_on_failure)
+        value: R_co = self.state.outcome(raise_on_failure=raise_on_failure)
         return value
 
-    async def result_async(self, raise_on_failure: bool = True) -> R:  # noqa: FBT001, FBT002
+    async def result_async(self, raise_on_failure: bool = True) -> R_co:  # noqa: FBT001, FBT002
         """Wait for the run's result without blocking the event loop; see `result`."""
         await self.wait_async()
-        value: R = self.state.outcome(raise_on_failure=raise_on_failure)
+        value: R_co = self.state.outcome(raise_on_failure=raise_on_failure)
         return value
 
-    def add_done_callback(self, function: Callable[[PrefectFuture[R]], object]) -> None:
+    def add_done_callback(self, function: Callable[[PrefectFuture[R_co]], object]) -> None:
         """Have `function` called with this future when the run has ended."""
         with _lock:
             if not self._ended:
@@ -132,7 +134,7 @@ class PrefectFuture(Generic[R]):
         for function in callbacks or ():
             function(self)
 
-    def forget_callback(self, function: Callable[[PrefectFuture[R]], object]) -> None:
+    def forget_callback(self, function: Callable[[PrefectFuture[R_co]], object]) -> None:
         """Do not call `function` after all."""
         with _lock:
             if self._callbacks and function in self._callbacks:
@@ -167,16 +169,29 @@ class PrefectFutureList(list[PrefectFuture[R]]):
         ]
 
 
-class DoneAndNotDoneFutures(NamedTuple):
-    """What `wait` gives."""
+class DoneAndNotDoneFutures(tuple[set[PrefectFuture[R]], set[PrefectFuture[R]]]):
+    """What `wait` gives: two sets, also by name."""
 
-    done: set[PrefectFuture[Any]]
-    not_done: set[PrefectFuture[Any]]
+    # No NamedTuple: before Python 3.11 these cannot be generic.
+    __slots__ = ()
+
+    @property
+    def done(self) -> set[PrefectFuture[R]]:
+        """The futures whose runs have ended."""
+        return self[0]
+
+    @property
+    def not_done(self) -> set[PrefectFuture[R]]:
+        """The others."""
+        return self[1]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(done={self.done!r}, not_done={self.not_done!r})"
 
 
 def wait(
-    futures: Iterable[PrefectFuture[Any]], timeout: float | None = None
-) -> DoneAndNotDoneFutures:
+    futures: Iterable[PrefectFuture[R]], timeout: float | None = None
+) -> DoneAndNotDoneFutures[R]:
     """Wait until all runs have ended, or for `timeout` seconds, whichever is first.
 
     Example:
@@ -185,7 +200,7 @@ def wait(
     every = list(futures)
     _wait(every, timeout)
     done = {future for future in every if future.done()}
-    return DoneAndNotDoneFutures(done, set(every) - done)
+    return DoneAndNotDoneFutures((done, set(every) - done))
 
 
 def as_completed(
@@ -199,18 +214,46 @@ def as_completed(
 
     Raises:
         TimeoutError: not all runs have ended in time; they go on.
+        DeadlockError: none of them ever can, because their slots are held by those who wait for it.
     """
     every = list(dict.fromkeys(futures))
     ends_at = None if timeout is None else time.monotonic() + timeout
     ended: queue.SimpleQueue[PrefectFuture[R]] = queue.SimpleQueue()
     for future in every:
         future.add_done_callback(ended.put)
-    for left in range(len(every), 0, -1):
-        remaining = None if ends_at is None else max(ends_at - time.monotonic(), 0.0)
-        try:
-            yield ended.get(timeout=remaining)
-        except queue.Empty:
-            raise TimeoutError(f"{left} of {len(every)} runs have not ended in time.") from None
+    left = dict.fromkeys(every)
+    while left:
+        future = _next_ended(ended, list(left), ends_at, len(every))
+        del left[future]
+        yield future
+
+
+def _next_ended(
+    ended: queue.SimpleQueue[PrefectFuture[R]],
+    left: Sequence[PrefectFuture[R]],
+    ends_at: float | None,
+    count: int,
+) -> PrefectFuture[R]:
+    with deadlocks.watched(left, one_is_enough=True) as look:
+        while True:
+            remaining = None if ends_at is None else max(ends_at - time.monotonic(), 0.0)
+            pause = _pause(remaining, look)
+            try:
+                return ended.get(timeout=pause)
+            except queue.Empty:
+                if remaining is not None and pause == remaining:
+                    raise TimeoutError(
+                        f"{len(left)} of {count} runs have not ended in time."
+                    ) from None
+            if look is not None:
+                look()
+
+
+def _pause(remaining: float | None, look: object) -> float | None:
+    """Say how long to wait at a time: until the end, or until the next look around."""
+    if look is None:
+        return remaining
+    return deadlocks.LOOK_SECONDS if remaining is None else min(deadlocks.LOOK_SECONDS, remaining)
 
 
 async def wait_all_async(futures: Sequence[PrefectFuture[Any]]) -> None:
@@ -237,15 +280,11 @@ def _wait(futures: Sequence[PrefectFuture[Any]], timeout: float | None) -> bool:
     with deadlocks.watched(futures) as look, gate:
         while True:
             left = None if ends_at is None else max(ends_at - time.monotonic(), 0.0)
-            slice_ = left
-            if look is not None:
-                slice_ = min(
-                    deadlocks.LOOK_SECONDS, deadlocks.LOOK_SECONDS if left is None else left
-                )
+            pause = _pause(left, look)
             try:
-                wait_sync(gate.future, slice_)
+                wait_sync(gate.future, pause)
             except concurrent.futures.TimeoutError:
-                if left is not None and slice_ == left:
+                if left is not None and pause == left:
                     return False
             else:
                 return True

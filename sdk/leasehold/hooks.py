@@ -10,7 +10,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from leasehold.exceptions import OptionError
-from leasehold.logging import RunLogger, get_logger
+from leasehold.logging import logger_about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,9 +49,10 @@ def call(hooks: Iterable[Any], subject: Any, run: RunContext, state: State[Any])
 def _call_one(hook: Any, subject: Any, run: RunContext, state: State[Any]) -> None:
     try:
         finish(hook(subject, run, state))
-    except Exception as error:
-        log = RunLogger(get_logger("runs"), {"run": run})
-        log.warning("The hook %s failed; the run goes on.", _name(hook), exc_info=error)
+    except Exception as error:  # noqa: BLE001 - hooks are anybody's code
+        logger_about(run).warning(
+            "The hook %s failed; the run goes on.", _name(hook), exc_info=error
+        )
 
 
 def finish(value: Any) -> Any:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from leasehold.annotations import Annotation, allow_failure, quote
 from leasehold.exceptions import UpstreamFailedError
-from leasehold.futures import PrefectFuture
+from leasehold.futures import PrefectFuture, PrefectFutureList
 from leasehold.states import State
+from leasehold.utilities.annotations import Annotation, allow_failure, opaque, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from leasehold.context import RunContext
+    from leasehold.flows import Flow
 
 #: What is certainly not searched: the usual arguments cost one look-up each.
 _PLAIN: Final = frozenset({str, bytes, int, float, bool, type(None)})
@@ -24,15 +28,24 @@ def find(value: Any, kinds: tuple[type, ...] = (PrefectFuture,)) -> list[Any]:
     return list(_walk(value, kinds)) if _may_hold(value) else []
 
 
-def resolve(value: Any) -> Any:
+def resolve(value: Any, whose: RunContext | Flow[Any, Any]) -> Any:
     """Replace futures and states in an argument by their results, waiting for futures.
+
+    Args:
+        value: the argument.
+        whose: the run, or the flow, that it is for; for messages.
 
     Raises:
         UpstreamFailedError: one of them failed, and `allow_failure` is not around it.
     """
     if not _may_hold(value):
         return value
-    return _replace(value, _result)
+    return _replace(value, lambda one, allow_failed: _result(one, whose, allow_failed=allow_failed))
+
+
+def consumed(value: Any) -> Any:
+    """Work off what a function gave to be worked off later: its run ends with the last item."""
+    return list(value) if isinstance(value, GeneratorType) else value
 
 
 def settle(value: Any) -> Any:
@@ -61,17 +74,23 @@ def _inside(value: Any) -> Iterable[Any]:
     if isinstance(value, _COLLECTIONS):
         return value
     if isinstance(value, Annotation):
-        return () if isinstance(value, quote) else (value.value,)
+        return (value.value,) if _is_searched(value) else ()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
     return ()
+
+
+def _is_searched(mark: Annotation[Any]) -> bool:
+    if isinstance(mark, opaque):  # the mark is for what a future gives, and that is never searched
+        return isinstance(mark.value, (PrefectFuture, State, Annotation))
+    return not isinstance(mark, quote)
 
 
 def _replace(value: Any, by: Callable[[Any, bool], Any], *, allow: bool = False) -> Any:
     if isinstance(value, (PrefectFuture, State)):
         return by(value, allow)
     if isinstance(value, Annotation):
-        if isinstance(value, quote):
+        if not _is_searched(value):
             return value.value
         return _replace(value.value, by, allow=allow or isinstance(value, allow_failure))
     if not _may_hold(value) or not any(_walk(value, (PrefectFuture, State, Annotation))):
@@ -93,6 +112,8 @@ def _like(value: Any, items: Any) -> Any:
     """Make a collection of the same kind; a plain one where a special kind cannot be made."""
     if hasattr(value, "_fields"):  # a named tuple
         return type(value)(*items)
+    if isinstance(value, PrefectFutureList):  # which holds no futures any more
+        return items
     try:
         return type(value)(items)
     except Exception:  # noqa: BLE001 - somebody else's constructor
@@ -107,11 +128,18 @@ def _state(one: Any) -> State[Any]:
     return state
 
 
-def _result(one: Any, allow_failed: bool) -> Any:  # noqa: FBT001 - called in one place
+def _result(one: Any, whose: RunContext | Flow[Any, Any], *, allow_failed: bool) -> Any:
     state = _state(one)
     if state.is_completed():
         return state.data
     if allow_failed:
         return state.outcome(raise_on_failure=False)
-    name = one.name if isinstance(one, PrefectFuture) else "a state"
-    raise UpstreamFailedError(f"its input {name} is {state.name} ({state.message}).")
+    name = one.name if isinstance(one, PrefectFuture) else state.run_name
+    what = "its input" if name is None else f"its input {name!r}"
+    why = f" ({state.message.rstrip('.')})" if state.message else ""
+    raise UpstreamFailedError(
+        f"{whose.kind} {whose.name!r}",
+        f"{what} is {state.name}{why}.",
+        run=whose.name,
+        input=name,
+    )

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from leasehold.exceptions import CancelledRunError, RunTimeoutError
@@ -117,7 +118,7 @@ def call(
                     limit.end()
     except Interrupted:
         if limit is None or not limit.expired:
-            raise CancelledRunError(f"{who} was cancelled.") from None
+            raise CancelledRunError(f"{who} was cancelled.", run=who) from None
         raise limit.error() from None
 
 
@@ -138,6 +139,52 @@ async def call_async(
         return await function(*args, **kwargs)
     assert scope.cancelled_caught
     raise _too_long(who, seconds)
+
+
+class Budget:
+    """A time limit on several calls together, as the steps of what yields.
+
+    Args:
+        seconds: the most they may take, in seconds; None: no end.
+        who: what messages call it.
+    """
+
+    def __init__(self, seconds: float | None, who: str) -> None:
+        self._seconds = seconds
+        self._who = who
+        self._spent = 0.0
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Make one of the calls.
+
+        Raises:
+            RunTimeoutError: time is up.
+        """
+        with self._counted() as left:
+            return call(function, args, {}, body=Interruptible(), seconds=left, who=self._who)
+
+    async def call_async(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Await one of the calls; see `call`."""
+        with self._counted() as left:
+            return await call_async(function, args, {}, seconds=left, who=self._who)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[float | None]:
+        if self._seconds is None:
+            yield None
+            return
+        left = self._seconds - self._spent
+        if left <= 0:
+            raise _too_long(self._who, self._seconds)
+        began = time.monotonic()
+        try:
+            yield left
+        except RunTimeoutError as error:
+            if error.timeout_seconds != left:
+                raise
+            raise _too_long(self._who, self._seconds) from None
+        finally:
+            self._spent += time.monotonic() - began
 
 
 class _Limit:

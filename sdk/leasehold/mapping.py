@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
-from leasehold.annotations import Annotation, allow_failure, unmapped
-from leasehold.exceptions import ParameterBindError
+from leasehold.exceptions import MappingLengthMismatchError, MappingMissingIterableError
 from leasehold.futures import PrefectFuture
 from leasehold.states import State
+from leasehold.utilities.annotations import Annotation, unmapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,8 @@ def spread(
         kwargs: likewise.
 
     Raises:
-        ParameterBindError: nothing to iterate over, or different lengths.
+        MappingMissingIterableError: nothing to iterate over.
+        MappingLengthMismatchError: lists of different lengths.
     """
     columns = [_column(value) for value in args]
     named = {key: _column(value) for key, value in kwargs.items()}
@@ -35,11 +37,11 @@ def spread(
         if isinstance(column, list)
     }
     if not lengths:
-        raise ParameterBindError(
+        raise MappingMissingIterableError(
             f"{name}.map() needs at least one list (or other iterable) to map over."
         )
     if len(set(lengths.values())) > 1:
-        raise ParameterBindError(
+        raise MappingLengthMismatchError(
             f"{name}.map() needs lists of the same length; it got {lengths}. Mark what is "
             "the same for every call with unmapped(...)."
         )
@@ -54,19 +56,23 @@ def _column(value: Any) -> Any:
     """Give a list to map over, or a mark around what is the same for every call."""
     if isinstance(value, unmapped):
         return value
-    if isinstance(value, allow_failure):
+    if isinstance(value, Annotation):
         column = _column(value.value)
         if isinstance(column, list):
-            return [allow_failure(item) for item in column]
+            return [value.rewrap(item) for item in column]
         return unmapped(value)
     if isinstance(value, (PrefectFuture, State)):
         if isinstance(value, PrefectFuture):
             value.wait()
             value = value.state
         value = value.outcome()
-    if isinstance(value, (str, bytes, dict, Annotation)) or not hasattr(value, "__iter__"):
+    if isinstance(value, (str, bytes, io.IOBase)):
         return unmapped(value)
-    return list(value)
+    try:
+        items = iter(value)
+    except TypeError:
+        return unmapped(value)
+    return list(items)
 
 
 def _element(column: Any, index: int) -> Any:

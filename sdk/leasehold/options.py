@@ -9,6 +9,7 @@ import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from leasehold.cache_policies import NO_CACHE
 from leasehold.exceptions import OptionError, UnsupportedFeatureError, UnsupportedOptionError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _ADVICE: Final = {
 
 #: Values by which Prefect's users turn such an option off: what happens here anyway.
 _OFF: Final = {
+    "cache_policy": (NO_CACHE,),
     "persist_result": (False,),
     "cache_result_in_memory": (True,),
     "refresh_cache": (False,),
@@ -59,6 +61,9 @@ _METHODS: Final = {
     "from_source": "import the flow",
     "afrom_source": "import the flow",
     "visualize": "nothing draws flows here",
+    "avisualize": "nothing draws flows here",
+    "generate_mermaid_graph": "nothing draws flows here",
+    "agenerate_mermaid_graph": "nothing draws flows here",
     "on_rollback": "use an on_failure hook",
     "on_commit": "use an on_completion hook",
 }
@@ -89,13 +94,13 @@ def only_supported(
     return supported
 
 
-def unsupported_method(owner: object, name: str) -> AttributeError:
+def unsupported_method(owner: str, name: str) -> AttributeError:
     """Build the error for an attribute that is not there."""
     if name in _METHODS:
         return UnsupportedFeatureError(
-            f"{owner!r} has no .{name}() here: {_METHODS[name]}.", feature=name
+            f"{owner} has no .{name}() here: {_METHODS[name]}.", feature=name
         )
-    return AttributeError(f"{owner!r} has no attribute {name!r}")
+    return AttributeError(f"{owner} has no attribute {name!r}")
 
 
 def check_signature(owner: str, signature: inspect.Signature) -> None:
@@ -132,20 +137,65 @@ def check_retries(owner: str, retries: int | None) -> int:
 
 
 def check_seconds(owner: str, option: str, seconds: float | None) -> float | None:
-    """Check a time limit; None is no limit.
+    """Check a time limit; None is no limit, and so is 0, as with Prefect.
 
     Raises:
-        OptionError: it is not a number above 0.
+        OptionError: it is not a number, or below 0.
     """
     if seconds is None:
         return None
-    if not _is_number(seconds) or seconds <= 0:
+    if not _is_number(seconds) or seconds < 0:
         raise OptionError(
-            f"{owner}: {option} must be a number of seconds above 0; got {seconds!r}.",
+            f"{owner}: {option} must be a number of seconds, 0 or more; got {seconds!r}.",
             option=option,
             value=seconds,
         )
-    return float(seconds)
+    return float(seconds) or None
+
+
+def check_text(owner: str, option: str, text: Any) -> None:
+    """Check that an option is a string, or not given.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if text is not None and not isinstance(text, str):
+        raise OptionError(
+            f"{owner}: {option} must be a string; got {text!r}.", option=option, value=text
+        )
+
+
+def check_truth(owner: str, option: str, value: Any) -> None:
+    """Check that an option is True or False.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(
+            f"{owner}: {option} must be True or False; got {value!r}.", option=option, value=value
+        )
+
+
+def check_function(owner: str, option: str, function: Any, *, takes: Sequence[str]) -> None:
+    """Check that an option is a function of so many arguments, or not given.
+
+    Raises:
+        OptionError: it is something else, or takes other arguments.
+    """
+    if function is None:
+        return
+    try:
+        inspect.signature(function).bind(*takes)
+    except TypeError as error:  # also where it is no function
+        raise OptionError(
+            f"{owner}: {option} must be a function of {', '.join(takes)}; got {function!r} "
+            f"({error}).",
+            option=option,
+            value=function,
+        ) from None
+    except ValueError:  # written in C, and does not say what it takes
+        return
 
 
 def check_template(
@@ -164,10 +214,19 @@ def check_template(
             option=option,
             value=template,
         )
+    try:
+        fields = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise OptionError(
+            f"{owner}: {option}={template!r} is no template: {error}. Write {{{{ and }}}} for "
+            "braces that stand for themselves.",
+            option=option,
+            value=template,
+        ) from None
     parameters = signature.parameters
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return template
-    for _, field, _, _ in string.Formatter().parse(template):
+    for _, field, _, _ in fields:
         name = None if field is None else field.replace("[", ".").split(".")[0]
         if name is not None and name not in parameters:
             raise OptionError(
@@ -234,7 +293,10 @@ def read_delays(
     Raises:
         OptionError: a number below 0, or no number.
     """
-    value: Any = given(retries) if callable(given) else given
+    value: Any = given
+    if callable(given):
+        check_function(owner, "retry_delay_seconds", given, takes=("retries",))
+        value = given(retries)
     pauses = list(value) if isinstance(value, (list, tuple)) else [0 if value is None else value]
     if not all(_is_number(pause) and pause >= 0 for pause in pauses):
         raise OptionError(

@@ -10,44 +10,56 @@ from __future__ import annotations
 import functools
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from leasehold import hooks, inputs, interrupts
+from leasehold.concurrency.lease import held, held_names
+from leasehold.concurrency.unlimited import known
 from leasehold.context import TaskRunContext, entered
 from leasehold.exceptions import (
     CancelledRunError,
     LeaseholdError,
-    RunTimeoutError,
     UpstreamFailedError,
     WorkerDiedError,
 )
+from leasehold.forks import put_off
 from leasehold.interrupts import Interruptible
-from leasehold.logging import RunLogger, get_logger, set_up_console
+from leasehold.logging import RunLogger, logger_about, set_up_console
 from leasehold.states import (
     AwaitingRetry,
-    Cancelled,
     Completed,
     Crashed,
-    Failed,
     NotReady,
     Retrying,
     Running,
     State,
-    TimedOut,
+    described,
+    state_of,
+    state_of_value,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import TypeAlias
 
     from typing_extensions import Self
 
     from leasehold.client.wire import SlotRequest
     from leasehold.concurrency.hold import Hold
     from leasehold.futures import PrefectFuture
+    from leasehold.task_runners.base import TaskRunner
     from leasehold.tasks import Task
+
+    Slots: TypeAlias = Hold | nullcontext[None]
 
 #: Called with every run that is submitted, or enters a state, where it does; for who shows it.
 observers: list[Callable[[TaskRun], None]] = []
+
+
+_NO_VALUE: Final = object()
+
+#: A value of another type says nothing of how the run ended.
+_STATES: Final = frozenset({State, list, tuple, set})
 
 
 class TaskRun:
@@ -65,10 +77,21 @@ class TaskRun:
         context: what its code and hooks see of it.
         future: who waits for it, when it was submitted.
         wants: the limits of which it waits for slots now.
+        runner: the task runner of which it needs a worker, when it was submitted.
         delay_seconds: the pause before its next attempt.
     """
 
-    __slots__ = ("_in_body", "_nested", "cancelled", "context", "delay_seconds", "future", "wants")
+    __slots__ = (
+        "_in_body",
+        "_nested",
+        "_value",
+        "cancelled",
+        "context",
+        "delay_seconds",
+        "future",
+        "runner",
+        "wants",
+    )
 
     def __init__(
         self,
@@ -82,10 +105,12 @@ class TaskRun:
         self.context = TaskRunContext(task, task.next_run_name(), tags, (args, kwargs))
         self.future: PrefectFuture[Any] | None = None
         self.wants: tuple[str, ...] = ()
+        self.runner: TaskRunner | None = None
         self.delay_seconds = 0.0
         self.cancelled = False
         self._nested = nested
         self._in_body = False
+        self._value: Any = _NO_VALUE
 
     @property
     def task(self) -> Task[Any, Any]:
@@ -105,7 +130,7 @@ class TaskRun:
     @property
     def log(self) -> RunLogger:
         """The run's logger."""
-        return RunLogger(get_logger("runs"), {"run": self.context})
+        return logger_about(self.context)
 
     def show(self) -> None:
         """Show how it stands to those who watch."""
@@ -117,6 +142,7 @@ class TaskRun:
         if self.ended:
             return
         self.context.state = state
+        state.run_name = self.context.name
         self.show()
         task = self.context.task
         if state.is_running():
@@ -136,37 +162,35 @@ class TaskRun:
         args, kwargs = self.context.arguments
         try:
             for before in wait_for:
-                inputs.resolve(before)
+                inputs.resolve(before, self.context)
             self.context.arguments = (
-                tuple([inputs.resolve(value) for value in args]) if args else args,
-                {name: inputs.resolve(value) for name, value in kwargs.items()},
+                tuple([inputs.resolve(value, self.context) for value in args]) if args else args,
+                {name: inputs.resolve(value, self.context) for name, value in kwargs.items()},
             )
             if self.task.task_run_name is not None:
                 with entered(self.context):
                     self.context.name = self.task.filled_run_name(self.context.parameters)
         except UpstreamFailedError as error:
             self.move(NotReady(message=str(error), data=error))
-            self.log.warning("Did not start: %s", error)
+            self.log.warning("Did not start: %s", error.reason)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the run's outcome
             self.raised(error)
         return not self.ended
 
     def slots(self) -> SlotRequest | None:
-        """Say which slots the next attempt needs; None when no limit can apply.
+        """Say which slots the next attempt needs; None when, as far as is known, none.
 
         Raises:
             InvalidTagError: a tag that no server accepts.
         """
-        if not self.context.tags:
+        tags = self.context.tags
+        if not tags:
             return None
-        if not self._nested:
-            return _slots_of(self.context.tags)
-        from leasehold.concurrency.hold import held_names
-
-        return _slots_of(self.context.tags, held_names())
+        request = _slots_of(tags, held_names()) if self._nested and held.get() else _slots_of(tags)
+        return None if request is None or known.knows(request.names) else request
 
     def hold(self) -> Hold | None:
-        """Make the hold for the next attempt; None when no limit can apply.
+        """Make the hold for the next attempt; None when it needs no slots.
 
         Raises:
             InvalidTagError: a tag that no server accepts.
@@ -188,38 +212,52 @@ class TaskRun:
             CancelledRunError: it was cancelled at the last moment.
         """
         if self.cancelled:
-            raise CancelledRunError(f"{self.context.name} was cancelled before it started.")
+            name = self.context.name
+            raise CancelledRunError(f"{name} was cancelled before it started.", run=name)
         self._in_body = True
         self.context.run_count += 1
         self.move(Running() if self.context.run_count == 1 else Retrying())
 
     def returned(self, value: Any) -> None:
-        """Take in what the body gave; a state is what it says."""
-        if not isinstance(value, State):
-            self.move(Completed(data=value))
-        elif value.is_final():
-            self.move(value)
+        """Take in what the body gave: see `state_of_value`."""
+        self._in_body = False
+        self._value = value
+        # Nearly all bodies give plain values: these cost nothing here.
+        state = state_of_value(value) if type(value) in _STATES else Completed(data=value)
+        if state.is_failed() and self._may_retry(state):
+            self._wait_for_retry(state)
         else:
-            self.move(Failed(message=f"It returned {value!r}, which is no last state."))
+            self.move(state)
+
+    def outcome(self) -> Any:
+        """Give what a direct call gives: the value of the body, even where that is a state.
+
+        Raises:
+            Exception: what the run raised.
+        """
+        return self.state.outcome() if self._value is _NO_VALUE else self._value
 
     def raised(self, error: BaseException) -> None:
         """Take in what an attempt raised, and decide whether there is another.
 
         Slots that cannot be had fail the run at once: retries are for the body.
         """
-        may_retry = self._in_body and not self.cancelled
-        self._in_body = False
-        state = _state_of(error, self.cancelled)
-        if may_retry and isinstance(error, Exception) and not state.is_cancelled():
-            may_retry = self.context.run_count <= self.task.retries and self._wants_retry(state)
-            if may_retry:
-                self._wait_for_retry(state)
-                return
+        in_body, self._in_body = self._in_body, False
+        self._value = _NO_VALUE
+        state = _state_of(error, cancelled=self.cancelled)
+        if in_body and isinstance(error, Exception) and self._may_retry(state):
+            self._wait_for_retry(state)
+            return
         self.move(state)
-        if not state.is_cancelled():
+        if not state.is_cancelled() and not state.is_completed():
             # Of a submitted run nobody may ever ask for the result, so its traceback is told here.
             told = self.future is not None and not isinstance(error, LeaseholdError)
             self.log.error("Failed with %s", state.message, exc_info=error if told else None)
+
+    def _may_retry(self, state: State[Any]) -> bool:
+        if self.cancelled or state.is_cancelled() or self.context.run_count > self.task.retries:
+            return False
+        return self._wants_retry(state)
 
     def _wants_retry(self, state: State[Any]) -> bool:
         condition = self.task.retry_condition_fn
@@ -237,7 +275,7 @@ class TaskRun:
             "Attempt %d of %d failed with %s. The next one starts in %.3g s.",
             self.context.run_count,
             self.task.retries + 1,
-            (state.message or "").rstrip("."),
+            (state.message or state.name).rstrip("."),
             self.delay_seconds,
         )
         self.move(AwaitingRetry(message=state.message, data=state.data))
@@ -246,7 +284,8 @@ class TaskRun:
 @functools.lru_cache(maxsize=1024)
 def _slots_of(tags: frozenset[str], held: frozenset[str] = frozenset()) -> SlotRequest | None:
     """Turn tags into a request; many runs share one."""
-    from leasehold.concurrency.hold import slot_request
+    with put_off():
+        from leasehold.concurrency.hold import slot_request
 
     return slot_request({f"tag:{tag}" for tag in tags} - held)
 
@@ -255,25 +294,14 @@ def _is_last(state: State[Any]) -> bool:
     return state.is_final() or state.name == "NotReady"
 
 
-def _state_of(error: BaseException, cancelled: bool) -> State[Any]:  # noqa: FBT001 - one caller
-    message = f"{type(error).__name__}: {error}"
-    if isinstance(error, GeneratorExit):
-        return Completed(message="Its consumer wanted no more.")
-    if cancelled or isinstance(error, CancelledRunError) or _is_cancellation(error):
-        return Cancelled(message=message, data=error)
-    if isinstance(error, RunTimeoutError):
-        return TimedOut(message=message, data=error)
-    if isinstance(error, WorkerDiedError) or not isinstance(error, Exception):
-        return Crashed(message=message, data=error)
-    return Failed(message=message, data=error)
+def _state_of(error: BaseException, *, cancelled: bool) -> State[Any]:
+    if isinstance(error, WorkerDiedError) and not cancelled:
+        return Crashed(message=described(error), data=error)
+    return state_of(error, cancelled=cancelled)
 
 
-def _is_cancellation(error: BaseException) -> bool:
-    # By name: neither event loop is worth importing here for tasks that have none.
-    return isinstance(error, KeyboardInterrupt) or type(error).__name__ in {
-        "CancelledError",
-        "Cancelled",
-    }
+#: Where no limit can apply.
+NO_SLOTS: Final = nullcontext()
 
 
 class Attempt:
@@ -281,21 +309,21 @@ class Attempt:
 
     Args:
         run: whose attempt.
-        hold: slots that were waited for before; None: to be waited for here.
+        hold: slots that were waited for before, or `NO_SLOTS`; None: to be waited for here.
     """
 
     __slots__ = ("_entered", "_hold", "_run", "value")
 
-    def __init__(self, run: TaskRun, hold: Hold | None = None) -> None:
+    def __init__(self, run: TaskRun, hold: Slots | None = None) -> None:
         self.value: Any = None
         self._run = run
         self._hold = hold
         self._entered = entered(run.context)
 
     @property
-    def hold(self) -> Hold | nullcontext[None]:
+    def hold(self) -> Slots:
         """The slots; a block that does nothing where no limit can apply."""
-        return self._hold or self._run.hold() or _NOTHING
+        return self._hold or self._run.hold() or NO_SLOTS
 
     def __enter__(self) -> Self:
         self._entered.__enter__()
@@ -312,9 +340,6 @@ class Attempt:
         finally:
             self._entered.__exit__(None, None, None)
         return isinstance(error, Exception)
-
-
-_NOTHING = nullcontext()
 
 
 def call_here(run: TaskRun, body: Interruptible | None = None) -> Any:
@@ -344,33 +369,34 @@ def call_here(run: TaskRun, body: Interruptible | None = None) -> Any:
 
 
 def attempt(
-    run: TaskRun, hold: Hold | None = None, body: Callable[[TaskRun], Any] = call_here
+    run: TaskRun, hold: Slots | None = None, body: Callable[[TaskRun], Any] = call_here
 ) -> None:
     """Make one attempt, on this thread.
 
     Args:
         run: whose attempt.
-        hold: slots that were waited for before; None: to be waited for here.
+        hold: slots that were waited for before, or `NO_SLOTS`; None: to be waited for here.
         body: calls the task's function.
     """
     with Attempt(run, hold) as this, this.hold:
         run.started()
-        this.value = body(run)
+        this.value = inputs.consumed(body(run))
 
 
-async def attempt_async(run: TaskRun, hold: Hold | None = None) -> None:
+async def attempt_async(run: TaskRun, hold: Slots | None = None) -> None:
     """Make one attempt of a task whose function is async."""
     with Attempt(run, hold) as this:
         async with this.hold:
             run.started()
             task = run.context.task
             args, kwargs = run.context.arguments
-            this.value = await interrupts.call_async(
+            value = await interrupts.call_async(
                 task.in_one_go, args, kwargs, seconds=task.timeout_seconds, who=run.context.name
             )
+            this.value = inputs.consumed(value)
 
 
-def run_here(run: TaskRun, wait_for: Iterable[Any] = ()) -> State[Any]:
+def run_here(run: TaskRun, wait_for: Iterable[Any] = ()) -> None:
     """Run a task where it was called."""
     set_up_console()
     ready = run.prepare(wait_for)
@@ -378,10 +404,9 @@ def run_here(run: TaskRun, wait_for: Iterable[Any] = ()) -> State[Any]:
         if run.delay_seconds:
             time.sleep(run.delay_seconds)
         attempt(run)
-    return run.state
 
 
-async def run_here_async(run: TaskRun, wait_for: Iterable[Any] = ()) -> State[Any]:
+async def run_here_async(run: TaskRun, wait_for: Iterable[Any] = ()) -> None:
     """Run an async task where it was called."""
     set_up_console()
     ready = run.prepare(wait_for)
@@ -391,4 +416,3 @@ async def run_here_async(run: TaskRun, wait_for: Iterable[Any] = ()) -> State[An
 
             await anyio.sleep(run.delay_seconds)
         await attempt_async(run)
-    return run.state

@@ -1,35 +1,25 @@
 """Where the server is, and how patient we are with it: one frozen `Settings`.
 
-Sources, the first one that names a value wins:
-
-1. the environment: ``PREFECT_*`` (what flow authors have today) and ``LEASEHOLD_*`` (ours);
-2. the active profile of Prefect's ``profiles.toml``;
-3. the defaults below.
+They are read where Prefect reads them, too: see `sources`. ``PREFECT_*`` is what flow authors have
+today, ``LEASEHOLD_*`` is ours; the defaults are below.
 
 An *empty* ``PREFECT_API_URL`` in the environment means "no server", as it does for Prefect, and
-turns a profile's address off. Without an address the embedded ledger serves.
+turns an address in a file off. Without an address the embedded ledger serves.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from leasehold import sources
 from leasehold.exceptions import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-#: Prefect brings this profile itself; a profiles.toml may name it without spelling it out.
-_BUILT_IN_PROFILES: Final[dict[str, dict[str, str]]] = {
-    "ephemeral": {},
-    "local": {"PREFECT_API_URL": "http://127.0.0.1:4200/api"},
-}
 
 _FIELDS: Final = {
     "api_url": "PREFECT_API_URL",
@@ -69,7 +59,7 @@ class Settings(BaseModel):
         api_auth_string: "user:password", sent as Basic authentication.
         api_ssl_cert_file: certificates to trust instead of the system's.
         custom_headers: sent with every request.
-        home: the folder of the embedded ledger.
+        home: the folder of the embedded ledger; None: among the user's data.
         dialect: "leases" or "legacy": how to hold slots, instead of what the server's version says.
         guard: whether a small process gives slots back when this one is killed.
         request_timeout_seconds: the most that one request may take.
@@ -79,8 +69,9 @@ class Settings(BaseModel):
             server's own Retry-After may be hours (PROTOCOL.md, "Server defects").
         unlimited_seconds: how long "this tag has no limit" is believed; Prefect's client
             believes it for 5 s too.
-        handover_seconds: how long a lease may pass from task to task inside this process, where
-            others wait too, before it is given back so that they get their turn. 0: never passes.
+        handover_seconds: how long a lease may pass from task to task inside this process before
+            it is given back, so that other processes get a chance; where others were met, a tenth
+            of that, or less. 0: never passes.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
@@ -91,7 +82,7 @@ class Settings(BaseModel):
     api_auth_string: SecretStr | None = None
     api_ssl_cert_file: Path | None = None
     custom_headers: dict[str, str] = Field(default_factory=dict, repr=False)
-    home: Path = Field(default_factory=_default_home)
+    home: Path | None = None
     dialect: Literal["leases", "legacy"] | None = None
     guard: bool = True
     request_timeout_seconds: float = Field(default=10.0, gt=0)
@@ -99,12 +90,12 @@ class Settings(BaseModel):
     outage_seconds: float = Field(default=600.0, gt=0)
     poll_seconds: float = Field(default=1.0, gt=0, le=60)
     unlimited_seconds: float = Field(default=5.0, ge=0)
-    handover_seconds: float = Field(default=1.0, ge=0)
+    handover_seconds: float = Field(default=5.0, ge=0)
 
     @property
     def ledger_path(self) -> Path:
         """The embedded ledger's file."""
-        return self.home / "ledger.db"
+        return (self.home or _default_home()) / "ledger.db"
 
     @property
     def address(self) -> str:
@@ -113,30 +104,27 @@ class Settings(BaseModel):
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the environment and the active profile.
+    """Read what is set.
 
     Args:
-        environ: the environment; the process's own when None.
+        environ: the environment, with its profile; None: the process's own, and the files of the
+            working directory.
 
     Raises:
-        SettingsError: a value or a profile that cannot be used, named.
+        SettingsError: a value, a file or a profile that cannot be used, named.
     """
-    environ = os.environ if environ is None else environ
-    profile_name, profile = _active_profile(environ)
     values: dict[str, Any] = {}
     for field, variable in _FIELDS.items():
-        if variable in environ:
-            value, source = environ[variable], f"environment variable {variable}"
-        elif variable in profile:
-            value, source = profile[variable], f"profile {profile_name!r}"
-        else:
+        found = sources.raw(variable, environ=environ)
+        if found is None:
             continue
+        value = found.value
         if field == "api_url":
-            values["source"] = source
-            values[field] = _checked_url(value, source)
+            values["source"] = found.source
+            values[field] = _checked_url(value, found.source)
         elif value and field == "custom_headers":
-            values[field] = _checked_headers(value, source)
-        elif value not in {"", None}:
+            values[field] = _checked_headers(value, found.source)
+        elif value not in ("", None):
             values[field] = value
     try:
         return Settings(**values)
@@ -179,40 +167,3 @@ def _checked_headers(value: Any, source: str) -> Any:
             f"PREFECT_CLIENT_CUSTOM_HEADERS ({source}) must be a JSON object of strings.",
             setting="PREFECT_CLIENT_CUSTOM_HEADERS",
         ) from None
-
-
-def _active_profile(environ: Mapping[str, str]) -> tuple[str, Mapping[str, Any]]:
-    home = Path(environ.get("PREFECT_HOME") or Path.home() / ".prefect").expanduser()
-    path = Path(environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").expanduser()
-    try:
-        content = _read_toml(path)
-    except FileNotFoundError:
-        content = {}
-    except (OSError, ValueError) as error:
-        raise SettingsError(
-            f"The profiles file {path} cannot be read: {error}. "
-            "Mend it, or set PREFECT_PROFILES_PATH to another one.",
-            setting=str(path),
-        ) from error
-    name = environ.get("PREFECT_PROFILE") or content.get("active")
-    if not name:
-        return "", {}
-    profiles = {**_BUILT_IN_PROFILES, **content.get("profiles", {})}
-    if not isinstance(profiles.get(name), dict):
-        # Prefect warns and goes on with its default. We stop: going on without the server that
-        # this profile was to name would mean limits that nobody else sees.
-        raise SettingsError(
-            f"The active profile {name!r} is not in {path}. Add it, or choose another one with "
-            "PREFECT_PROFILE.",
-            setting=str(path),
-        )
-    return str(name), profiles[name]
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    with path.open("rb") as file:
-        return tomllib.load(file)

@@ -12,7 +12,13 @@ import time
 import uuid
 from typing import Any, Generic, TypeVar
 
-from leasehold.exceptions import CancelledRunError, LeaseholdError
+from leasehold.exceptions import (
+    CancelledRunError,
+    CrashedRunError,
+    FailedRunError,
+    RunTimeoutError,
+    UnfinishedRunError,
+)
 
 R = TypeVar("R")
 
@@ -47,10 +53,13 @@ class State(Generic[R]):
         name: the kind in words; more special than `type` ("Retrying", "NotReady").
         message: one line for people.
         data: the result of a completed run, the exception of a failed one.
+
+    Attributes:
+        run_name: the run that has been in it; None: code has made it up, and no run ended so.
     """
 
     # A run goes through three of these, and may take no more than a few microseconds for all.
-    __slots__ = ("_id", "_seconds", "data", "message", "name", "type")
+    __slots__ = ("_id", "_seconds", "data", "message", "name", "run_name", "type")
 
     def __init__(
         self,
@@ -63,6 +72,7 @@ class State(Generic[R]):
         self.name = name or _NAMES[self.type]
         self.message = message
         self.data = data
+        self.run_name: str | None = None
         self._seconds = time.time()
         self._id: uuid.UUID | None = None
 
@@ -128,7 +138,7 @@ class State(Generic[R]):
             raise_on_failure: False: give the exception instead of raising it.
 
         Raises:
-            LeaseholdError: the run has not ended, or ended without saying why.
+            RunError: the run has not ended, or no exception of its own ended it.
         """
         if _in_event_loop():
             return self.aresult(raise_on_failure)
@@ -156,16 +166,25 @@ class State(Generic[R]):
         for one in data if isinstance(data, (list, tuple, set, frozenset)) else ():
             if isinstance(one, State) and not one.is_completed():
                 return one._error()  # noqa: SLF001 - likewise
+        who = "The run" if self.run_name is None else f"Run {self.run_name!r}"
         if not self.is_final():
-            return LeaseholdError(f"The run has not ended yet: it is {self.name}.")
-        kind = CancelledRunError if self.is_cancelled() else LeaseholdError
-        return kind(self.message or f"The run ended as {self.name}.")
+            return UnfinishedRunError(
+                f"{who} has not ended yet: it is {self.name}.", run=self.run_name
+            )
+        why = f": {self.message}" if self.message else "."
+        return _ERRORS[self.type](f"{who} ended as {self.name}{why}", run=self.run_name)
 
     def __repr__(self) -> str:
         return f"{self.name}({'' if self.message is None else repr(self.message)})"
 
 
 _NAMES = {kind: kind.value.capitalize() for kind in StateType}
+
+_ERRORS = {
+    StateType.FAILED: FailedRunError,
+    StateType.CRASHED: CrashedRunError,
+    StateType.CANCELLED: CancelledRunError,
+}
 
 
 def _in_event_loop() -> bool:
@@ -233,3 +252,50 @@ def Cancelled(**kwargs: Any) -> State[Any]:  # noqa: N802 - Prefect's name
 def Cancelling(**kwargs: Any) -> State[Any]:  # noqa: N802 - Prefect's name
     """Make a state of a run that is being cancelled."""
     return State(StateType.CANCELLING, **kwargs)
+
+
+def described(error: BaseException) -> str:
+    """Say what an error is, in one line."""
+    kind, text = type(error).__name__, str(error)
+    return f"{kind}: {text}" if text else kind
+
+
+def state_of(error: BaseException, *, cancelled: bool = False) -> State[Any]:
+    """Make the state of a run that an error ended.
+
+    Args:
+        error: what was raised.
+        cancelled: whether the run was asked to end, so that anything it raised is due to that.
+    """
+    message = described(error)
+    if isinstance(error, GeneratorExit):
+        return Completed(message="Its consumer wanted no more.")
+    # By name: neither event loop is worth importing here for runs that have none.
+    names = {"KeyboardInterrupt", "CancelledError", "Cancelled"}
+    if cancelled or isinstance(error, CancelledRunError) or type(error).__name__ in names:
+        return Cancelled(message=message, data=error)
+    if isinstance(error, RunTimeoutError):
+        return TimedOut(message=message, data=error)
+    if isinstance(error, Exception):
+        return Failed(message=message, data=error)
+    return Crashed(message=message, data=error)
+
+
+def state_of_value(value: Any) -> State[Any]:
+    """Make the last state of a run from what its function gave.
+
+    As with Prefect, a state that the function has made up is that state. States of other runs, one
+    or a collection of them, are the result, and fail the run if one of them is no success.
+    """
+    if isinstance(value, State) and value.run_name is None:
+        if value.is_final():
+            return value
+        return Failed(message=f"It returned {value!r}, which is no last state.")
+    states = list(value) if isinstance(value, (list, tuple, set)) else [value]
+    if not states or not all(isinstance(state, State) for state in states):
+        return Completed(data=value)
+    failed = sum(not state.is_completed() for state in states)
+    if not failed:
+        return Completed(message="All its results completed.", data=value)
+    make = Cancelled if any(state.is_cancelled() for state in states) else Failed
+    return make(message=f"{failed} of its {len(states)} results failed.", data=value)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
 
-from leasehold import generators, hooks, inputs, mapping, options, printing, runs
-from leasehold.annotations import unmapped
+from leasehold import generators, inputs, mapping, options, runs
 from leasehold.context import check_tags, current_flow_run, current_tags
 from leasehold.decorated import Decorated
-from leasehold.exceptions import MissingContextError, OptionError
+from leasehold.exceptions import MissingContextError, OptionError, UnsupportedFeatureError
 from leasehold.futures import PrefectFuture, PrefectFutureList
+from leasehold.utilities.annotations import unmapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from leasehold.context import TaskRunContext
     from leasehold.options import RetryDelay
@@ -43,6 +43,25 @@ class Task(Decorated, Generic[P, R_co]):
         tags: the tags of every run of it.
     """
 
+    kind = "Task"
+    OPTIONS = (
+        "name",
+        "description",
+        "tags",
+        "version",
+        "task_run_name",
+        "retries",
+        "retry_delay_seconds",
+        "retry_jitter_factor",
+        "retry_condition_fn",
+        "timeout_seconds",
+        "log_prints",
+        "on_completion",
+        "on_failure",
+        "on_running",
+        "on_lease_lost",
+    )
+
     fn: Callable[P, R_co]
 
     def __init__(
@@ -65,33 +84,31 @@ class Task(Decorated, Generic[P, R_co]):
         on_running: Iterable[Hook] | None = None,
         on_lease_lost: OnLeaseLost | None = None,
     ) -> None:
-        super().__init__(fn, kind="Task", name=name, description=description)
+        super().__init__(
+            fn,
+            name=name,
+            description=description,
+            version=version,
+            retries=retries,
+            retry_delay_seconds=retry_delay_seconds,
+            retry_jitter_factor=retry_jitter_factor,
+            timeout_seconds=timeout_seconds,
+            log_prints=log_prints,
+            hooks={
+                "on_completion": on_completion,
+                "on_failure": on_failure,
+                "on_running": on_running,
+            },
+        )
         who = self.owner
-        self.tags = check_tags(tags)
-        self.version = version
+        self.tags = check_tags(tags, who)
         self.task_run_name = options.check_template(
             who, "task_run_name", task_run_name, self.signature
         )
-        self.retries = options.check_retries(who, retries)
-        self.retry_delay_seconds = retry_delay_seconds
-        self.retry_jitter_factor = retry_jitter_factor
-        self.delays = options.read_delays(
-            who, retry_delay_seconds, self.retries, retry_jitter_factor
+        options.check_function(
+            who, "retry_condition_fn", retry_condition_fn, takes=("task", "run", "state")
         )
-        if retry_condition_fn is not None and not callable(retry_condition_fn):
-            raise OptionError(
-                f"{who}: retry_condition_fn must be a function; got {retry_condition_fn!r}.",
-                option="retry_condition_fn",
-                value=retry_condition_fn,
-            )
         self.retry_condition_fn = retry_condition_fn
-        self.timeout_seconds = options.check_seconds(who, "timeout_seconds", timeout_seconds)
-        self.log_prints = log_prints
-        if log_prints:
-            printing.watch_prints()
-        self.on_completion_hooks = hooks.checked(who, "on_completion", on_completion)
-        self.on_failure_hooks = hooks.checked(who, "on_failure", on_failure)
-        self.on_running_hooks = hooks.checked(who, "on_running", on_running)
         if on_lease_lost not in {None, "regain", "cancel", "ignore"}:
             raise OptionError(
                 f"{who}: on_lease_lost must be 'regain', 'cancel' or 'ignore'; got "
@@ -104,6 +121,12 @@ class Task(Decorated, Generic[P, R_co]):
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    # Of what says nothing of its result: without this, the next one would take it.
+    @overload
+    def __call__(
+        self: Task[P, NoReturn], *args: Any, return_state: Literal[True], **kwargs: Any
+    ) -> State[Any]: ...
 
     @overload
     def __call__(
@@ -122,6 +145,8 @@ class Task(Decorated, Generic[P, R_co]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task here, and give its result; an async task is awaited.
 
+        A state that the function returns says how the run ended, and is what the call gives.
+
         Args:
             args: for the function.
             return_state: give the run's final state instead, whatever became of it.
@@ -135,14 +160,15 @@ class Task(Decorated, Generic[P, R_co]):
         """
         return_state = kwargs.pop("return_state", False)
         before = kwargs.pop("wait_for", None) or ()
-        run = self._run(args, kwargs, nested=True)
+        run = self.run_of(args, kwargs, nested=True)
         if self.isgenerator:
+            self.refuse_state(return_state=return_state)
             start = generators.run_async_generator if self.isasync else generators.run_generator
             return start(run, before)
         if self.isasync:
             return self._call_async(run, before, return_state=return_state)
-        state = runs.run_here(run, before)
-        return state if return_state else state.outcome()
+        runs.run_here(run, before)
+        return run.state if return_state else run.outcome()
 
     @overload
     def submit(
@@ -192,8 +218,8 @@ class Task(Decorated, Generic[P, R_co]):
             UnpicklableError: arguments that cannot travel to a process of `ProcessPoolTaskRunner`.
         """
         runner = self._runner("submit")
-        future = runner.submit(
-            self._run(args, kwargs, nested=False), wait_for=inputs.find(wait_for)
+        (future,) = runner.take_in(
+            [self.run_of(args, kwargs, nested=False)], wait_for=inputs.find(wait_for)
         )
         if return_state:
             future.wait()
@@ -228,6 +254,7 @@ class Task(Decorated, Generic[P, R_co]):
         *args: Any,
         return_state: bool = False,
         wait_for: Any = None,
+        deferred: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Submit the task once for each element of its arguments.
@@ -237,61 +264,36 @@ class Task(Decorated, Generic[P, R_co]):
 
         Args:
             args: iterables of the same length, one element for each call. What cannot be iterated
-                (and strings, bytes, dicts), and what is marked `unmapped`, is the same for every
+                (and strings, bytes, files), and what is marked `unmapped`, is the same for every
                 call.
             return_state: wait for all runs to end, and give their states instead of futures.
             wait_for: a future, or several, to wait for, whose results are not needed.
+            deferred: only False.
             kwargs: like `args`.
 
         Raises:
             MissingContextError: no flow is running here.
             ParameterBindError: nothing to iterate over, or different lengths.
         """
-        runner = self._runner("map")
-        before = inputs.find(wait_for)
-        futures: PrefectFutureList[Any] = PrefectFutureList(
-            runner.submit_all(
-                (
-                    self._run(one_args, one_kwargs, nested=False)
-                    for one_args, one_kwargs in mapping.spread(self.name, args, kwargs)
-                ),
-                wait_for=before,
+        if deferred:
+            raise UnsupportedFeatureError(
+                f"{self.name}.map(deferred=True) is for Prefect's background workers, which are "
+                "not here. Call it without `deferred`, in a flow.",
+                feature="deferred",
             )
+        runner = self._runner("map")
+        futures: PrefectFutureList[Any] = PrefectFutureList(
+            runner.take_in(self.runs_over(args, kwargs), wait_for=inputs.find(wait_for))
         )
         if return_state:
             futures.wait()
             return [future.state for future in futures]
         return futures
 
-    def with_options(self, **changes: Any) -> Task[P, R_co]:
-        """Make a copy with some options changed; they are those of `@task`.
-
-        Example:
-            >>> slow_load = load.with_options(tags=["database", "slow"])    # doctest: +SKIP
-        """
-        return Task(
-            self.fn, **{**self._options(), **options.only_supported("@task", changes, OPTIONS)}
-        )
-
-    def on_completion(self, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """Have `hook` called when a run has ended well; to be used as a decorator."""
-        self.on_completion_hooks += hooks.checked(self.owner, "on_completion", [hook])
-        return hook
-
-    def on_failure(self, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """Have `hook` called when a run has failed for good; to be used as a decorator."""
-        self.on_failure_hooks += hooks.checked(self.owner, "on_failure", [hook])
-        return hook
-
-    def on_running(self, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """Have `hook` called when an attempt begins; to be used as a decorator."""
-        self.on_running_hooks += hooks.checked(self.owner, "on_running", [hook])
-        return hook
-
     @property
     def in_one_go(self) -> Callable[..., Any]:
         """The function; one that yields gives a list of its items here."""
-        return _collecting(self) if self.isgenerator else self.fn
+        return generators.collected(self.fn) if self.isgenerator else self.fn
 
     def next_run_name(self) -> str:
         """Name the next run by counting; `task_run_name` names it when its inputs are there."""
@@ -306,66 +308,39 @@ class Task(Decorated, Generic[P, R_co]):
         assert self.task_run_name is not None
         return options.fill_template(self.owner, "task_run_name", self.task_run_name, parameters)
 
-    def _options(self) -> dict[str, Any]:
-        hooks_ = ("on_completion", "on_failure", "on_running")
-        same = {name: getattr(self, name) for name in OPTIONS if name not in hooks_}
-        return {**same, **{name: list(getattr(self, f"{name}_hooks")) for name in hooks_}}
-
     async def _call_async(
         self, run: runs.TaskRun, wait_for: Iterable[Any], *, return_state: bool
     ) -> Any:
-        state = await runs.run_here_async(run, wait_for)
-        return state if return_state else state.outcome()
+        await runs.run_here_async(run, wait_for)
+        return run.state if return_state else run.outcome()
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, nested: bool) -> runs.TaskRun:
+    def run_of(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, nested: bool
+    ) -> runs.TaskRun:
+        """Make a run, under the tags that are in force here; see `TaskRun` for the arguments.
+
+        Raises:
+            ParameterBindError: arguments that the function does not take.
+        """
         self.check_arguments(args, kwargs)
         tags = current_tags()
         return runs.TaskRun(
             self, args, kwargs, tags=self.tags | tags if tags else self.tags, nested=nested
         )
 
+    def runs_over(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[runs.TaskRun]:
+        """Make a run for each element of the arguments; see `map`."""
+        for one_args, one_kwargs in mapping.spread(self.name, args, kwargs):
+            yield self.run_of(one_args, one_kwargs, nested=False)
+
     def _runner(self, method: str) -> TaskRunner:
         flow_run = current_flow_run()
-        if flow_run is None:
+        if flow_run is None or flow_run.task_runner is None:
             raise MissingContextError(
                 f"{self.name}.{method}() needs a running flow, whose task runner runs it. Call it "
                 f"from a function decorated with @flow, or call {self.name}(...) directly."
             )
         return flow_run.task_runner
-
-
-def _collecting(task: Task[Any, Any]) -> Callable[..., Any]:
-    if task.isasync:
-
-        async def collect_async(*args: Any, **kwargs: Any) -> list[Any]:
-            return [item async for item in task.fn(*args, **kwargs)]
-
-        return collect_async
-
-    def collect(*args: Any, **kwargs: Any) -> list[Any]:
-        return list(task.fn(*args, **kwargs))
-
-    return collect
-
-
-#: What `@task` and `with_options` know.
-OPTIONS = (
-    "name",
-    "description",
-    "tags",
-    "version",
-    "task_run_name",
-    "retries",
-    "retry_delay_seconds",
-    "retry_jitter_factor",
-    "retry_condition_fn",
-    "timeout_seconds",
-    "log_prints",
-    "on_completion",
-    "on_failure",
-    "on_running",
-    "on_lease_lost",
-)
 
 
 @overload
@@ -418,10 +393,10 @@ def task(fn: Callable[..., Any] | None = None, /, **given: Any) -> Any:  # noqa:
             to one and a half times.
         retry_condition_fn: called with the task, the run and its failed state; a run is retried
             only if it gives True.
-        timeout_seconds: the most that one attempt's body may take, in seconds; the wait for slots
-            does not count. An async body is cancelled. A sync one is interrupted at its next line
-            of Python; in the main thread also in calls that wait. In other threads a call that
-            blocks must return first.
+        timeout_seconds: the most that one attempt's body may take, in seconds; 0: no end. The wait
+            for slots does not count. An async body is cancelled. A sync one is interrupted at its
+            next line of Python; in the main thread also in calls that wait. In other threads a
+            call that blocks must return first.
         log_prints: write what `print` prints to the log; None: as the flow does.
         on_completion: functions of task, run and state, to be called when a run has ended well.
         on_failure: likewise, when it has failed and is not retried.
@@ -433,7 +408,7 @@ def task(fn: Callable[..., Any] | None = None, /, **given: Any) -> Any:  # noqa:
         InvalidTagError: a tag that is not a string.
         OptionError: an option out of its bounds.
     """
-    supported = options.only_supported("@task", given, OPTIONS)
+    supported = options.only_supported("@task", given, Task.OPTIONS)
     if fn is None:
         return functools.partial(Task, **supported)
     return Task(fn, **supported)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import pytest
 
 from leasehold import flow, get_run_logger, tags, task
 from leasehold.exceptions import (
+    InvalidTagError,
     OptionError,
     ParameterBindError,
     ParameterTypeError,
@@ -61,6 +62,58 @@ def test_a_parameter_of_the_wrong_type_is_named() -> None:
         shop(count="many")
 
 
+def test_a_value_that_is_refused_is_shown_if_it_is_long_in_part() -> None:
+    def sum_up(count: int) -> None:
+        pass
+
+    shop: Any = flow(name="shop")(sum_up)
+
+    with pytest.raises(ParameterTypeError) as caught:
+        shop("x" * 1000)
+    assert caught.value.parameters == ("count",)
+    assert "(got 'xxx" in str(caught.value)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_value_that_may_be_a_secret_is_not_shown() -> None:
+    def sign_in(
+        key: Annotated[pydantic.SecretStr, pydantic.Field(min_length=50)], keys: dict[str, int]
+    ) -> None:
+        pass
+
+    shop: Any = flow(name="shop")(sign_in)
+
+    with pytest.raises(ParameterTypeError) as caught:
+        shop("hunter2", {"a": "hunter3"})
+    assert "keys.a: Input should be a valid integer" in str(caught.value)
+    assert "hunter" not in str(caught.value)
+
+
+def test_an_annotation_that_cannot_be_resolved_is_named() -> None:
+    class Local:
+        pass
+
+    def body(count: int, thing: Local) -> int:
+        return count
+
+    shop: Any = flow(name="shop")(body)
+    with pytest.raises(ParameterTypeError, match=r"Flow 'shop': .* thing, 'Local', .* run time"):
+        shop(1, Local())
+    assert shop.with_options(validate_parameters=False)(1, Local()) == 1
+
+
+def test_a_method_is_checked_whether_it_was_called_on_the_class_before_or_not() -> None:
+    class Shop:
+        @flow
+        def count(self, number: int) -> int:
+            return number
+
+    call: Any = Shop.count
+    assert call(Shop(), "1") == 1
+    call = Shop().count
+    assert call("2") == 2
+
+
 def test_arguments_that_do_not_fit_are_named() -> None:
     def count_it(count: int) -> None:
         pass
@@ -86,7 +139,7 @@ def test_a_flow_without_arguments_does_not_need_pydantic_at_all() -> None:
         return 1
 
     assert plain() == 1
-    assert "_validator" not in vars(plain)
+    assert "_converter" not in vars(plain)
 
 
 def test_names_of_runs_come_from_a_template_or_a_function() -> None:
@@ -198,9 +251,10 @@ def test_a_flow_waits_for_tasks_that_nobody_waited_for() -> None:
     assert ran == [1]
 
 
-def test_a_lone_future_gives_its_result_and_its_failure() -> None:
+def test_a_lone_future_gives_its_state_and_its_failure() -> None:
     four: Any = flow(lambda: double.submit(2))
-    assert four() == 4
+    assert four().result() == 4
+    assert four(return_state=True).result().result() == 4
     with pytest.raises(ZeroDivisionError):
         flow(lambda: fails.submit())()  # noqa: PLW0108 - a flow is no method of another task
 
@@ -214,6 +268,14 @@ def test_several_futures_become_states_and_a_failed_one_fails_the_run() -> None:
     assert "1 of its 2" in state.message
     with pytest.raises(ZeroDivisionError):
         state.result()
+
+
+def test_the_state_of_a_task_is_a_result_like_any_other() -> None:
+    good: Any = flow(lambda: double(2, return_state=True))
+    assert good().result() == 4
+    both: Any = flow(lambda: (double(2, return_state=True), fails(return_state=True)))
+    assert [state.name for state in both()] == ["Completed", "Failed"]
+    assert both(return_state=True).is_failed()
 
 
 def test_a_failed_task_that_nobody_asked_for_does_not_fail_the_flow() -> None:
@@ -301,7 +363,40 @@ def test_the_run_logger_names_the_run(caplog: pytest.LogCaptureFixture) -> None:
 
     with caplog.at_level(logging.INFO):
         body()
-    assert "Flow run 'nightly': hello you" in caplog.text
+    (line,) = [one for one in caplog.records if one.getMessage() == "hello you"]
+    assert (line.name, line.__dict__["flow_run_name"]) == ("leasehold.flow_runs", "nightly")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("name", 3),
+        ("version", 2),
+        ("task_runner", "threads"),
+        ("task_runner", dict),
+        ("validate_parameters", "no"),
+        ("flow_run_name", "etl-{"),
+        ("retry_delay_seconds", lambda: 1),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused_at_decoration(option: str, value: Any) -> None:
+    def etl() -> None:
+        pass
+
+    with pytest.raises(OptionError, match=f"Flow 'etl': {option}") as caught:
+        flow(**{option: value})(etl)
+    assert (caught.value.option, caught.value.value) == (option, value)
+
+
+@pytest.mark.parametrize(("given", "what"), [(["a"], r"\['a'\]"), ("", "''")])
+def test_tags_that_are_no_strings_are_shown(given: Any, what: str) -> None:
+    with (
+        pytest.raises(InvalidTagError, match=rf"tags\(\): a tag must be .*; got {what}"),
+        tags(given),
+    ):
+        pass
+    with pytest.raises(InvalidTagError, match="Task 'load': tags must be a list of strings; got 3"):
+        task(name="load", tags=3)(print)  # type: ignore[call-overload] # what is tested
 
 
 def test_what_is_not_offered_is_named_at_decoration() -> None:
@@ -309,11 +404,20 @@ def test_what_is_not_offered_is_named_at_decoration() -> None:
         flow(result_storage="s3")  # type: ignore[call-overload] # what is tested
     with pytest.raises(UnsupportedFeatureError, match="cron"):
         flow(print).serve  # noqa: B018 - looking is what fails
-    with pytest.raises(OptionError, match="cannot yield"):
 
-        @flow
-        def generator() -> Any:
-            yield 1
+
+def test_a_flow_that_was_cancelled_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    @flow(flow_run_name="nightly")
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt):
+        stopped()
+    *_, last = caplog.records
+    assert (last.levelname, last.getMessage()) == (
+        "WARNING",
+        "Flow run 'nightly': Ended as Cancelled: KeyboardInterrupt",
+    )
 
 
 def test_return_state_never_raises() -> None:

@@ -151,6 +151,36 @@ def test_a_task_that_yields_holds_its_slot_until_its_end_or_its_consumer_leaves(
     assert used() == 0
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_consumer_that_leaves_is_no_failure_of_the_task_that_yields(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = []
+
+    @task(on_completion=[lambda *_: ended.append("completed")])
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+
+    @task(on_completion=[lambda *_: ended.append("completed")])
+    async def items_async() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    async def leave() -> None:
+        stream: Any = items_async()
+        await anext(stream)
+        await stream.aclose()
+
+    if kind == "sync":
+        for _ in items():
+            break
+    else:
+        asyncio.run(leave())
+    assert ended == ["completed"]
+    assert [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING] == []
+
+
 def test_a_task_that_yields_may_fail_and_be_sent_values() -> None:
     @task
     def talks() -> Iterator[Any]:
@@ -226,9 +256,10 @@ def test_loggers_of_runs_carry_the_run(caplog: pytest.LogCaptureFixture) -> None
 
     identity = body()
     (line,) = [one for one in caplog.records if "rows: 3" in one.getMessage()]
-    assert line.getMessage() == "Task run 'load': rows: 3"
-    assert (line.__dict__["run_name"], line.__dict__["run_id"]) == ("load", identity)
-    assert line.__dict__["rows"] == 3
+    assert (line.name, line.getMessage()) == ("leasehold.task_runs", "rows: 3")
+    fields = line.__dict__
+    assert (fields["task_run_name"], fields["task_run_id"]) == ("load", identity)
+    assert (fields["task_name"], fields["rows"]) == ("body", 3)
     assert get_logger("mine").name == "leasehold.mine"
     assert isinstance(get_logger(), logging.Logger)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -12,15 +13,17 @@ from typing import Any, NamedTuple
 import pytest
 
 from leasehold import allow_failure, as_completed, flow, task, unmapped, wait
-from leasehold.annotations import quote
 from leasehold.exceptions import (
-    LeaseholdError,
+    FailedRun,
     MissingContextError,
     ParameterBindError,
+    UnfinishedRun,
     UpstreamFailedError,
+    UpstreamTaskError,
 )
 from leasehold.futures import PrefectFuture
 from leasehold.states import Cancelled, Completed, Crashed, Failed, Pending, State, StateType
+from leasehold.utilities.annotations import quote
 
 
 class Pair(NamedTuple):
@@ -91,8 +94,22 @@ def test_a_failed_input_makes_the_run_not_ready() -> None:
     future = in_a_flow(body)
     assert future.state.name == "NotReady"
     assert future.state.type is StateType.PENDING
-    with pytest.raises(UpstreamFailedError, match="fails-"):
+    with pytest.raises(UpstreamFailedError) as caught:
         future.result()
+    assert re.fullmatch(
+        r"Task run 'echo-\d+' did not start: its input 'fails-\d+' is Failed "
+        r"\(ZeroDivisionError: always\)\.",
+        str(caught.value),
+    )
+    assert caught.value.run == future.name
+
+
+def test_a_flow_says_too_which_input_failed() -> None:
+    lenient: Any = flow(name="lenient")(lambda value: value)
+    with pytest.raises(UpstreamFailedError, match=r"Flow 'lenient' did not start: its input 'fa"):
+        in_a_flow(lambda: lenient(fails.submit()))
+    with pytest.raises(UpstreamTaskError, match=r"its input is Failed \(no rows\)\."):
+        lenient(Failed(message="no rows"))
 
 
 def test_allow_failure_gives_the_exception_instead() -> None:
@@ -148,12 +165,12 @@ def test_map_spreads_iterables_and_repeats_the_rest() -> None:
 
     def body() -> Any:
         return join.map(
-            range(2), "ab", {"k": 1}, unmapped([7, 8]), echo.map([5, 6]), n=(x for x in "xy")
+            range(2), "ab", 3, unmapped([7, 8]), echo.map([5, 6]), {"k": 1, "l": 2}, n=iter("xy")
         ).result()
 
     assert in_a_flow(body) == [
-        (0, "ab", {"k": 1}, [7, 8], 5, {"n": "x"}),
-        (1, "ab", {"k": 1}, [7, 8], 6, {"n": "y"}),
+        (0, "ab", 3, [7, 8], 5, "k", {"n": "x"}),
+        (1, "ab", 3, [7, 8], 6, "l", {"n": "y"}),
     ]
 
 
@@ -228,6 +245,17 @@ def test_waiting_ends_after_the_time_out() -> None:
         return done == {quick}, not_done == {slow}, slow.done()
 
     assert in_a_flow(body) == (True, True, False)
+
+
+def test_what_has_ended_and_what_has_not_are_two_sets_that_have_names() -> None:
+    def body() -> Any:
+        ended = echo.submit(1)
+        waited = wait([ended])
+        return waited == ({ended}, set()), waited.done == {ended}, waited.not_done, repr(waited)
+
+    *told, shown = in_a_flow(body)
+    assert told == [True, True, set()]
+    assert shown.startswith("DoneAndNotDoneFutures(done={<PrefectFuture echo-")
 
 
 def test_waiting_again_and_again_leaves_nothing_behind() -> None:
@@ -317,9 +345,9 @@ def test_states_answer_questions(make: Any, kind: StateType, question: str) -> N
 
 
 def test_a_state_that_says_nothing_raises_its_message() -> None:
-    with pytest.raises(LeaseholdError, match="no rows"):
+    with pytest.raises(FailedRun, match="The run ended as Failed: no rows"):
         Failed(message="no rows").result()
-    with pytest.raises(LeaseholdError, match="not ended yet: it is Pending"):
+    with pytest.raises(UnfinishedRun, match="The run has not ended yet: it is Pending"):
         Pending().result()
     assert str(State(StateType.FAILED, message="x")) == "Failed('x')"
 

@@ -166,10 +166,10 @@ def test_a_time_limit_interrupts_a_sync_body_in_a_worker_at_its_next_line() -> N
             time.sleep(0.01)
 
     @flow
-    def waits() -> None:
-        return slow.submit(return_state=True)  # type: ignore[return-value] # it is its own state
+    def waits() -> Any:
+        return {"state": slow.submit(return_state=True)}
 
-    state = waits(return_state=True)
+    state = waits()["state"]
     assert state.name == "TimedOut"
     assert state.is_failed()
     assert isinstance(state.outcome(raise_on_failure=False), TimeoutError)
@@ -337,7 +337,8 @@ def test_with_options_changes_a_copy() -> None:
 
 def test_a_body_says_how_it_ended_by_returning_a_state() -> None:
     five: Any = task(lambda: Completed(data=5))
-    assert five() == 5
+    assert five().result() == 5
+    assert flow(lambda: [five.submit().result()])() == [5]
     state = task(lambda: Failed(message="no rows"))(return_state=True)
     assert state.is_failed()
     with pytest.raises(Exception, match="no rows"):
@@ -387,10 +388,16 @@ def test_an_option_that_asks_for_what_happens_anyway_is_accepted(option: str, va
         ("retry_delay_seconds", float("nan")),
         ("retry_jitter_factor", -0.1),
         ("retry_condition_fn", 3),
-        ("timeout_seconds", 0),
+        ("retry_condition_fn", lambda: True),
+        ("retry_delay_seconds", lambda: 1),
         ("timeout_seconds", -1),
+        ("name", 3),
+        ("description", 3),
+        ("version", 2),
+        ("log_prints", "yes"),
         ("task_run_name", 3),
         ("task_run_name", "load-{file}"),
+        ("task_run_name", "load-{path"),
         ("task_run_name", "load-{}"),
         ("on_failure", print),
         ("on_failure", ["not a function"]),
@@ -405,6 +412,11 @@ def test_an_option_that_cannot_be_meant_is_refused_at_decoration(option: str, va
         task(**{option: value})(load)
     assert caught.value.option == option
     assert option in str(caught.value)
+
+
+def test_a_time_limit_of_0_is_none() -> None:
+    assert task(timeout_seconds=0)(print).timeout_seconds is None
+    assert flow(timeout_seconds=0)(print).timeout_seconds is None
 
 
 def test_reserved_parameters_are_refused() -> None:

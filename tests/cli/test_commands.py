@@ -206,6 +206,26 @@ def test_a_wrong_command_line_has_exit_code_2(args: tuple[str, ...]) -> None:
     assert run(*args, code=2).stdout == ""
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("limit", "create", "database", "many"),
+        ("gcl", "create", "api", "--limit", "many"),
+        ("gcl", "update", "api", "--active-slots", "many"),
+    ],
+)
+def test_what_is_no_number_is_named(args: tuple[str, ...]) -> None:
+    assert "'many' is no whole number" in run(*args, code=2).stderr
+
+
+def test_help_lists_the_commands_whole_and_in_the_order_in_which_people_meet_them() -> None:
+    commands = run("--help").stdout.split("Commands:")[1].splitlines()[1:]
+    assert [line.split()[0] for line in commands[:5]] == [
+        *("limit", "gcl", "run", "server", "doctor"),
+    ]
+    assert all(line.endswith(".") and "..." not in line for line in commands)
+
+
 def test_a_global_limit_is_written_to_a_file(tmp_path: Path) -> None:
     run("gcl", "create", "api", "--limit", "3")
     file = tmp_path / "api.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import textwrap
@@ -85,7 +86,44 @@ def test_parameters_are_json_or_strings_and_are_converted(write: Write) -> None:
     bad = run(write(FLOWS), "--param", "count=many")
     assert bad.returncode == 1
     assert "count: Input should be a valid integer" in bad.stderr
+    assert "(got 'many')" in bad.stderr
     assert "Traceback" not in bad.stderr
+
+
+def test_a_parameter_is_text_where_the_flow_wants_text(write: Write) -> None:
+    path = write("""
+        from prefect import flow
+
+        @flow
+        def send(zip: str, either: int | str, maybe: str | None, tags: list[str], free=None):
+            print(repr((zip, either, maybe, tags, free)))
+    """)
+    given = ["zip=12345", "either=7", "maybe=null", 'tags=["a"]', "free=1.5"]
+    done = run(path, *(f"--param={one}" for one in given))
+    assert done.stdout == "('12345', 7, None, ['a'], 1.5)\n", done.stderr
+    given = ["zip=true", "either=x", "maybe=1", "tags=a"]
+    done = run(path, *(f"--param={one}" for one in given))
+    assert "send': tags: Input should be a valid list (got 'a')." in done.stderr
+
+
+def test_an_annotation_that_is_there_for_type_checkers_alone_is_named(write: Write) -> None:
+    path = write("""
+        from __future__ import annotations
+        from typing import TYPE_CHECKING
+        from prefect import flow
+
+        if TYPE_CHECKING:
+            import pandas as pd
+
+        @flow
+        def etl(count: int, frame: pd.DataFrame | None = None):
+            print(count)
+    """)
+    done = run(path, "--param", "count=1")
+    assert done.returncode == 1
+    assert "Flow 'etl': the annotation of frame, 'pd.DataFrame | None'," in done.stderr
+    assert "validate_parameters=False" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_async_flow_runs(write: Write) -> None:
@@ -101,6 +139,22 @@ def test_an_async_flow_runs(write: Write) -> None:
         """)
     )
     assert (done.returncode, done.stdout) == (0, "ran\n")
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_flow_that_yields_runs_to_its_end(write: Write, kind: str) -> None:
+    done = run(
+        write(f"""
+            from prefect import flow
+
+            @flow
+            {kind} numbers():
+                for number in range(2):
+                    yield number
+                    print("went on after", number)
+        """)
+    )
+    assert (done.returncode, done.stdout) == (0, "went on after 0\nwent on after 1\n")
 
 
 def test_a_one_off_limit_holds_and_is_gone_afterwards(write: Write) -> None:
@@ -130,6 +184,37 @@ def test_a_one_off_limit_holds_and_is_gone_afterwards(write: Write) -> None:
     assert "'database' has a limit already" in taken.stderr
 
 
+def test_a_one_off_limit_is_gone_when_the_run_was_told_to_end(write: Write) -> None:
+    path = write("""
+        import time
+        from prefect import flow, task
+
+        @task(tags=["database"])
+        def body():
+            try:
+                print("began", flush=True)
+                time.sleep(60)
+            finally:
+                print("finally", flush=True)
+
+        @flow
+        def one():
+            body()
+    """)
+    with subprocess.Popen(
+        [sys.executable, "-m", "leasehold.cli", "run", str(path), "--limit", "database=2"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "began\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "finally\n"
+    assert process.returncode == 128 + signal.SIGTERM
+    with get_client(sync_client=True) as client:
+        assert client.read_concurrency_limits(200, 0) == []
+
+
 def test_what_we_lack_is_named_with_its_line(write: Write) -> None:
     done = run(write("from prefect import flow\nfrom prefect.blocks.system import Secret\n"))
     assert done.returncode == 1
@@ -137,6 +222,64 @@ def test_what_we_lack_is_named_with_its_line(write: Write) -> None:
     done = run(write("import prefect\nfrom prefect import flow, serve\n"))
     assert "etl.py, line 2: prefect.serve is Prefect's" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_packages_around_prefect_are_named(write: Write) -> None:
+    done = run(write("from prefect import flow\nfrom prefect_dask import DaskTaskRunner\n"))
+    assert done.returncode == 1
+    assert "etl.py, line 2: prefect_dask is not installed" in done.stderr
+    assert "ProcessPoolTaskRunner" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_may_do_without_what_is_not_there(write: Write) -> None:
+    done = run(
+        write("""
+            from prefect import flow
+
+            missing = []
+            try:
+                import prefect_dask
+            except ModuleNotFoundError as error:
+                missing.append(error.feature)
+            try:
+                from prefect.blocks.system import Secret
+            except ImportError as error:
+                missing.append(error.feature)
+
+            @flow
+            def etl():
+                print(*missing)
+        """)
+    )
+    assert done.stdout == "prefect_dask prefect.blocks\n", done.stderr
+
+
+def test_a_module_of_ones_own_may_be_called_like_them(write: Write) -> None:
+    write("greeting = 'hello'\n", name="prefect_helpers.py")
+    done = run(
+        write("""
+            from prefect import flow
+            from prefect_helpers import greeting
+
+            @flow
+            def etl():
+                print(greeting)
+        """)
+    )
+    assert done.stdout == "hello\n", done.stderr
+
+
+@pytest.mark.parametrize("wrong", ["etl.py", "other.py"])
+def test_a_syntax_error_shows_the_line_of_the_file_alone(write: Write, wrong: str) -> None:
+    path = write("import other\n")
+    write("x = 1\ndef broken(:\n", name=wrong)
+    done = run(path)
+    assert done.returncode == 1
+    assert f'{wrong}", line 2\n    def broken(:\n' in done.stderr
+    assert "SyntaxError" in done.stderr
+    assert "importlib" not in done.stderr
+    assert "cli/run.py" not in done.stderr
 
 
 def test_an_unsupported_option_is_named(write: Write) -> None:

@@ -20,7 +20,7 @@ from leasehold.client.http import SyncApi
 from leasehold.client.wire import Holder, SlotRequest
 from leasehold.concurrency import concurrency
 from leasehold.settings import load
-from places import EMBEDDED, EVERYWHERE, UNIFIED, occupy, places, settings_of
+from places import EMBEDDED, EVERYWHERE, UNIFIED, assert_all_back, occupy, places, settings_of
 from servers import PrefectServer, install
 
 if TYPE_CHECKING:
@@ -194,6 +194,7 @@ def test_what_a_restart_of_the_server_leaves_is_found(
         told = run("doctor", "--wait", "0.2", "--fix", "--force")
         assert "1 found" in told.stdout
         assert_healthy("database")
+        assert_all_back("database")  # else the guard would look for a server that is gone
     finally:
         server.stop()
 

@@ -199,7 +199,7 @@ def test_a_limit_deleted_while_limits_are_listed_is_left_out(
     gone = {**LIMIT, "name": "tag:gone"}
     server.post("/v2/concurrency_limits/filter").respond(json=[gone])
     server.post("/concurrency_limits/filter").respond(json=[TAG])
-    server.get("/concurrency_limits/tag/gone").respond(404)
+    server.get(f"/concurrency_limits/{gone['id']}").respond(404)
     assert [one.tag for one in client.read_concurrency_limits(10, 0)] == ["database"]
 
 

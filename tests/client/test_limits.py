@@ -18,6 +18,8 @@ from leasehold.client import (
     get_client,
 )
 from leasehold.client.changes import _observers, on_change
+from leasehold.client.http import SyncApi
+from leasehold.client.wire import Request
 from leasehold.exceptions import (
     InvalidLimitError,
     InvalidTagError,
@@ -26,7 +28,7 @@ from leasehold.exceptions import (
     ParameterError,
 )
 from leasehold.settings import Settings
-from places import EVERYWHERE, NEWEST, OLD, occupy, places, settings_of
+from places import DIVIDED, EVERYWHERE, NEWEST, OLD, occupy, places, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,6 +112,26 @@ def test_a_holder_is_listed_by_the_id_of_its_run(client: SyncClient, tag: str) -
     assert client.read_concurrency_limit_by_tag(tag).active_slots == [run]
     (holder,) = client.read_concurrency_limit_holders(tag)
     assert (holder.id, holder.name, holder.state, holder.since) == (run, None, None, None)
+
+
+@pytest.mark.parametrize("settings", places(*DIVIDED), indirect=True)
+def test_an_old_tag_with_a_slash_has_a_limit_like_any_other(
+    settings: Settings, client: SyncClient
+) -> None:
+    tag, runs = f"a/b {uuid.uuid4()}", [uuid.uuid4() for _ in range(3)]
+    with SyncApi(settings) as api:
+        made = Request("POST", "/concurrency_limits/", {"tag": tag, "concurrency_limit": 2})
+        assert api.send(made).status == 200
+    assert client.read_concurrency_limit_by_tag(tag).concurrency_limit == 2
+    for run in runs[:2]:
+        occupy(client, f"tag:{tag}", run)
+    client.reset_concurrency_limit_by_tag(tag, slot_override=[runs[2]])
+    client.update_concurrency_limit(tag, 3)
+    use = client.read_concurrency_limit_use(tag)
+    assert (use.limit.concurrency_limit, use.limit.active_slots) == (3, [runs[2]])
+    client.delete_concurrency_limit_by_tag(tag)
+    with pytest.raises(LimitNotFoundError, match="a/b"):
+        client.read_concurrency_limit_by_tag(tag)
 
 
 @pytest.mark.parametrize("tag", ["plain"], indirect=True)

@@ -323,7 +323,7 @@ class SimulatedServer:
 
 
 class SimulatedApi:
-    """One process's way to the server; stands where `AsyncApi` stands.
+    """One process's way to the server; stands where an `Api` stands.
 
     Attributes:
         dead: the process has crashed: nothing goes out any more, and nothing comes back.
@@ -335,7 +335,7 @@ class SimulatedApi:
         self._never: asyncio.Future[Reply] = server.loop.create_future()
 
     async def send(self, request: Request, *, timeout_seconds: float) -> Reply:
-        """Send one request, once, as `AsyncApi.send` does."""
+        """Send one request, once, as `Api.send` does."""
         try:
             if not self.dead:
                 return await self._server.exchange(request, timeout_seconds)

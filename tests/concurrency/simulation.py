@@ -14,7 +14,7 @@ import functools
 import random
 import selectors
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import TypeVarTuple, Unpack
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from leasehold.client.http import AsyncApi
     from leasehold.concurrency.acquisition import OnLeaseLost
     from leasehold.concurrency.lease import Lease
 
@@ -201,7 +200,7 @@ class Process:
             settings,
             clock=world.loop.time,
             rng=random.Random(f"{world.seed} {number}"),
-            open_api=lambda _: cast("AsyncApi", self.api),
+            open_api=lambda _: self.api,
             loop=world.loop,
         )
 

@@ -193,3 +193,20 @@ def test_where_no_limit_exists_nothing_can_be_lost(clock: Clock) -> None:
 def test_a_held_lease_cannot_be_pickled(lease: Lease) -> None:
     with pytest.raises(TypeError, match=r"\(tag 'database'\) cannot be pickled"):
         pickle.dumps(lease)
+
+
+def test_before_time_alone_ends_a_lease_who_may_have_renewed_it_is_asked(
+    lease: Lease, clock: Clock
+) -> None:
+    answers = [1050.0]
+
+    def ask() -> None:
+        if answers:
+            lease.renewed(answers.pop())
+
+    lease.ask = ask
+    clock.now = 1057.0
+    lease.check()
+    assert lease.remaining() == 50
+    clock.now = 1107.0
+    assert lease.lost

@@ -195,6 +195,20 @@ def test_rule_5_gone_is_a_loss_at_once_and_is_not_tried_again() -> None:
         assert work.state == "running"
 
 
+def test_rule_5_whoever_asks_now_hears_no_answer_that_was_given_before() -> None:
+    with World(database=1) as world:
+        work, lease = hold(world, on_lost="ignore")
+        world.server.order("renew", Fault(reply_late=3))
+        world.run(30, until=lambda: world.server.sent["renew"] == 1)
+        world.run(1)  # it is answered, and the answer is on its way
+        world.server.restart()
+        asking = world.loop.create_task(world.processes[0].keeper._tender.renew_now())
+        world.run(5, until=asking.done)
+        assert lease.lost_reason == "the server does not know its lease any more"
+        assert world.server.sent["renew"] == 2
+        assert work.state == "running"
+
+
 @pytest.mark.parametrize(
     "fault",
     [Fault(status=429), Fault(status=500), Fault(status=503), BLACK_HOLE, REPLY_CUT, REFUSED],

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import threading
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,7 +22,7 @@ from concurrency.simulated_server import (
     kind_of,
 )
 from leasehold.client.wire import SlotRequest
-from leasehold.concurrency import keeper as keepers
+from leasehold.concurrency import process
 from leasehold.concurrency.acquisition import Acquisition
 from leasehold.concurrency.hold import Hold
 from leasehold.concurrency.keeper import Keeper
@@ -32,7 +32,6 @@ from leasehold.settings import Settings, load
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from leasehold.client.http import AsyncApi
     from leasehold.client.wire import Request
 
 
@@ -43,21 +42,21 @@ def start_keeper(
 ) -> Keeper:
     """Make a keeper with a thread of its own this process's; its server is in memory."""
 
-    def open_api(_: Settings) -> AsyncApi:
+    def open_api(_: Settings) -> SimulatedApi:
         limits = {"tag:database": ServerLimit(2)}
         server = SimulatedServer(asyncio.get_running_loop(), limits, weather=meet)
-        return cast("AsyncApi", SimulatedApi(server))
+        return SimulatedApi(server)
 
     settings = {"api_url": ADDRESS, "guard": False, **settings}
     keeper = Keeper(Settings(**settings), open_api=open_api)
-    monkeypatch.setattr(keepers, "_keeper", keeper)
+    monkeypatch.setattr(process, "_keeper", keeper)
     return keeper
 
 
 @pytest.fixture
 def ledger() -> Ledger:
     """The ledger of this test; it takes every process for alive, so that only releases count."""
-    ledger = Ledger(load().ledger_path, gone=lambda _: False)
+    ledger = Ledger(load().ledger_path, lives=lambda _: True)
     ledger.create("database", 2)
     return ledger
 
@@ -144,12 +143,12 @@ def test_rule_9_a_forked_child_neither_releases_nor_renews_and_can_hold_a_slot_o
     done = run("""
         import os, sys
         from leasehold import concurrency
-        from leasehold.concurrency import keeper
+        from leasehold.concurrency import process
         from leasehold.embedded.ledger import Ledger
         from leasehold.settings import load
 
         def used():
-            ledger = Ledger(load().ledger_path, gone=lambda _: False)
+            ledger = Ledger(load().ledger_path, lives=lambda _: True)
             try:
                 return int(ledger.read("database").used)
             finally:
@@ -158,7 +157,7 @@ def test_rule_9_a_forked_child_neither_releases_nor_renews_and_can_hold_a_slot_o
         with concurrency("database") as lease:
             child = os.fork()
             if child == 0:
-                print("child inherits no keeper:", keeper.running() is None, flush=True)
+                print("child inherits no keeper:", process.running_keeper() is None, flush=True)
                 with concurrency("database"):
                     print("child holds its own:", used(), flush=True)
                 sys.exit(0)  # leaves the parent's block, too
@@ -167,7 +166,7 @@ def test_rule_9_a_forked_child_neither_releases_nor_renews_and_can_hold_a_slot_o
             lease.check()
             with concurrency("database"):
                 print("parent goes on:", used(), flush=True)
-        keeper.shut_down()
+        process.shut_down()
         print("after the parent:", used(), flush=True)
     """)
     assert done.stdout.splitlines() == [

@@ -23,10 +23,10 @@ A, B, AB = SlotRequest(("a",)), SlotRequest(("b",)), SlotRequest(("a", "b"))
 
 
 class Gate(Turnstile[str]):
-    """A turnstile without jitter, polling every second."""
+    """A turnstile without jitter, polling every second; sharing has tests of its own."""
 
     def __init__(self, jitter: float = 0.0) -> None:
-        super().__init__(poll_seconds=1.0, jitter=lambda: jitter)
+        super().__init__(poll_seconds=1.0, jitter=lambda: jitter, handover_seconds=1000)
 
     def wait(
         self, name: str, request: SlotRequest = A, at: float = 0.0, retries: int | None = None
@@ -192,20 +192,49 @@ def test_what_a_rate_limit_gives_is_used_up_and_not_held() -> None:
     ("advice", "pause"),
     [(None, 1.0), (0.3, 0.3), (5340.0, 1.0), (0.0, SHORTEST_POLL_SECONDS)],
 )
-def test_a_full_limit_is_asked_again_as_advised_but_never_later_than_the_poll(
+def test_who_counts_refusals_asks_again_as_advised_but_never_later_than_the_poll(
     advice: float | None, pause: float
 ) -> None:
     gate = Gate()
-    gate.wait("x")
+    gate.wait("x", retries=5)
     gate.full(gate.ask(10), advice, 10)
     assert gate.asks(10 + pause - 0.001) == []
     assert gate.wake_at(10) == pytest.approx(10 + pause)
     assert len(gate.asks(10 + pause)) == 1
 
 
+def test_who_waits_for_slots_to_decay_asks_again_as_advised() -> None:
+    gate = Gate()
+    gate.wait("x", SlotRequest(("a",), mode="rate_limit"))
+    gate.full(gate.ask(10), 0.7, 10)
+    assert gate.wake_at(10) == pytest.approx(10.7)
+
+
+def test_everybody_else_asks_again_soon_and_then_less_and_less_often() -> None:
+    gate, now, pauses = Gate(jitter=0.5), 10.0, []
+    gate.wait("x", at=10)
+    while now < 200:
+        gate.full(gate.ask(now), 30.0, now)
+        pauses.append(gate.wake_at(now) - now)
+        now = gate.wake_at(now)
+    assert pauses[0] < 0.05
+    assert pauses == pytest.approx(sorted(pauses))
+    assert pauses[-1] == pytest.approx(0.85)  # the poll, less some jitter
+
+
+def test_advice_to_ask_sooner_is_taken() -> None:
+    gate = Gate()
+    gate.wait("x", at=-1000)
+    gate.full(gate.ask(10), 0.1, 10)
+    for _ in range(20):
+        now = gate.wake_at(10)
+        gate.full(gate.ask(now), 0.1, now)
+    assert gate.wake_at(now) - now == pytest.approx(0.1)
+
+
 def test_jitter_only_makes_a_pause_shorter() -> None:
     gate = Gate(jitter=1.0)
-    gate.wait("x")
+    gate.wait("x", retries=5)
     gate.full(gate.ask(10), 1.0, 10)
     assert gate.wake_at(10) == pytest.approx(10.7)
 
@@ -351,7 +380,7 @@ def test_a_lease_passes_to_the_next_in_its_own_queue_without_the_server() -> Non
     for name in "xyz":
         gate.wait(name)
     gate.grant()
-    heirs = [gate.pass_on(A, 0), gate.pass_on(A, 0), gate.pass_on(A, 0)]
+    heirs = [gate.pass_on(A, 0, 0), gate.pass_on(A, 0, 0), gate.pass_on(A, 0, 0)]
     assert [heir and heir.payload for heir in heirs] == ["y", "z", None]
     assert gate.held("a") == 1
 
@@ -362,10 +391,10 @@ def test_a_lease_does_not_pass_on_while_a_head_elsewhere_insists_on_its_limit() 
     gate.grant()
     gate.wait("on both", AB, at=0)
     gate.wait("on a", A, at=1)
-    heir = gate.pass_on(A, 4)
+    heir = gate.pass_on(A, 4, 4)
     assert heir is not None
     gate.wait("on a too", A, at=2)
-    assert gate.pass_on(A, 6) is None
+    assert gate.pass_on(A, 6, 6) is None
 
 
 def test_a_lease_passes_on_while_a_head_insists_on_other_limits() -> None:
@@ -374,8 +403,7 @@ def test_a_lease_passes_on_while_a_head_insists_on_other_limits() -> None:
     gate.grant()
     gate.wait("on b", B, at=0)
     gate.wait("on a", A, at=1)
-    gate._turns[A].began_at = 2
-    assert gate.pass_on(A, 6) is not None
+    assert gate.pass_on(A, 6, 0) is not None
 
 
 # -- answers for all who wait
@@ -389,3 +417,11 @@ def test_an_answer_that_is_the_same_for_all_sends_all_away() -> None:
     assert [waiter.payload for waiter in gone] == ["x", "y", "z"]
     assert gate.held("a") == 0
     assert gate.wake_at(0) == math.inf
+
+
+def test_nothing_is_kept_of_limits_of_which_no_slots_are_held() -> None:
+    gate = Gate()
+    for number in range(10):
+        gate.wait("x", SlotRequest((f"tag:{number}",)))
+        gate.closed(gate.ask())
+    assert not gate._held

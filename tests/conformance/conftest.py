@@ -1,4 +1,4 @@
-"""Every place that speaks the protocol, and the choices of places that tests ask for."""
+"""Opens every place that speaks the protocol, and gives the choices that tests ask for."""
 
 from __future__ import annotations
 
@@ -7,29 +7,16 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from conformance.backends import EXPECTED, QUICK, Backend
+from conformance.backends import EXPECTED, Backend
 from leasehold.embedded.ledger import Ledger
 from leasehold.embedded.transport import LedgerTransport
+from places import places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from servers import PrefectServer
-
-
-def places(names: Iterable[str]) -> list[object]:
-    """Make parameters of places: marked by what they need, and by how long they take."""
-    return [
-        pytest.param(
-            name,
-            marks=[
-                *([] if name == "embedded" else [pytest.mark.server(name)]),
-                *([] if name in QUICK else [pytest.mark.slow]),
-            ],
-        )
-        for name in names
-    ]
 
 
 @pytest.fixture
@@ -55,25 +42,25 @@ def open_backend(
         client.close()
 
 
-@pytest.fixture(params=places(EXPECTED))
+@pytest.fixture(params=places(*EXPECTED))
 def backend(request: pytest.FixtureRequest, open_backend: Callable[[str], Backend]) -> Backend:
     """Each place in turn."""
     return open_backend(request.param)
 
 
-@pytest.fixture(params=places(name for name, row in EXPECTED.items() if row.leases))
+@pytest.fixture(params=places(*(name for name, row in EXPECTED.items() if row.leases)))
 def leasing(request: pytest.FixtureRequest, open_backend: Callable[[str], Backend]) -> Backend:
     """Each place that has the lease endpoints."""
     return open_backend(request.param)
 
 
-@pytest.fixture(params=places(name for name, row in EXPECTED.items() if row.tags_are_global))
+@pytest.fixture(params=places(*(name for name, row in EXPECTED.items() if row.tags_are_global)))
 def unified(request: pytest.FixtureRequest, open_backend: Callable[[str], Backend]) -> Backend:
     """Each place where a tag's limit is a global limit."""
     return open_backend(request.param)
 
 
-@pytest.fixture(params=places(name for name, row in EXPECTED.items() if not row.tags_are_global))
+@pytest.fixture(params=places(*(name for name, row in EXPECTED.items() if not row.tags_are_global)))
 def divided(request: pytest.FixtureRequest, open_backend: Callable[[str], Backend]) -> Backend:
     """Each place that keeps tags' limits apart from global ones."""
     return open_backend(request.param)

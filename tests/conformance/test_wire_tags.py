@@ -146,6 +146,16 @@ def test_a_deleted_tag_has_no_limit_any_more(backend: Backend) -> None:
     assert backend.increment_tags([tag]).json() == []
 
 
+def test_a_tags_limit_can_be_read_and_deleted_by_its_id(backend: Backend) -> None:
+    tag = backend.make_tag(1)
+    by_tag = backend.ask("GET", path_of_tag(tag)).json()
+    path = f"{TAGS}/{by_tag['id']}"
+    assert backend.ask("GET", path).json() == by_tag
+    assert backend.ask("DELETE", path).status_code == 200
+    assert backend.ask("GET", path_of_tag(tag)).status_code == 404
+    assert backend.ask("GET", path).status_code == 404
+
+
 def test_what_is_not_there_cannot_be_read_or_reset(backend: Backend) -> None:
     path = path_of_tag(f"nowhere {uuid.uuid4()}")
     assert backend.ask("GET", path).status_code == 404

@@ -1,4 +1,4 @@
-"""Victims, the places where their slots are kept, and the table of what became of them."""
+"""Victims, and the places where their slots are kept."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 import pytest
 
+from crash.table import TIME_UNTIL_FREE
 from leasehold.client import GlobalConcurrencyLimitCreate, get_client
 from places import EMBEDDED
 
@@ -33,8 +34,6 @@ FREE_SECONDS: Final = 2.0
 GRACE_SECONDS: Final = 1.0
 
 _serial = itertools.count(1)
-
-_times: pytest.StashKey[dict[tuple[str, str, str], float]] = pytest.StashKey()
 
 
 @dataclass(frozen=True)
@@ -156,8 +155,11 @@ class Victim:
 
     def wait_until_nothing_is_left(self, seconds: float = 5.0) -> None:
         """Require that what it had started ends."""
-        _, alive = psutil.wait_procs(list(self.kin.values()), timeout=seconds)
-        assert alive == []
+        ends_at = time.monotonic() + seconds
+        # A zombie is over: its parent has left it to the system, which may take its time.
+        while left := [one for one in self.kin.values() if not has_ended(one.pid)]:
+            assert time.monotonic() < ends_at, left
+            time.sleep(0.02)
 
     def clean_up(self) -> None:
         """Kill it and what it has started."""
@@ -177,6 +179,14 @@ def wait_for(what: Callable[[], Any], seconds: float = 10.0) -> None:
     while not what():
         assert time.monotonic() < ends_at
         time.sleep(0.02)
+
+
+def has_ended(pid: int) -> bool:
+    """Say whether a process has ended, also if nobody has looked yet."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def is_guard(process: psutil.Process) -> bool:
@@ -237,28 +247,8 @@ def wait():
 @pytest.fixture
 def note_time(request: pytest.FixtureRequest) -> Callable[[str, str, str, float], None]:
     """Put a time into the table that ends the run."""
-    times = request.config.stash.setdefault(_times, {})
 
     def note(place: str, death: str, kind: str, seconds: float) -> None:
-        times[place, death, kind] = seconds
+        request.node.user_properties.append((TIME_UNTIL_FREE, [place, death, kind, seconds]))
 
     return note
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Show the kill matrix: seconds from the process's death until its slot is free."""
-    times = config.stash.get(_times, {})
-    if not times:
-        return
-    terminalreporter.section("seconds from death until the slot is free")
-    kinds = list(dict.fromkeys(kind for _, _, kind in times))
-    places = sorted({place for place, _, _ in times})
-    terminalreporter.write_line(f"{'':24}{'':10}" + "".join(f"{kind:>19}" for kind in kinds))
-    for death in dict.fromkeys(death for _, death, _ in times):
-        for place in places:
-            row = [times.get((place, death, kind)) for kind in kinds]
-            if any(one is not None for one in row):
-                cells = "".join(f"{'' if one is None else f'{one:.2f}':>19}" for one in row)
-                terminalreporter.write_line(f"{death:24}{place:10}{cells}")

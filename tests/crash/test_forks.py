@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import psutil
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from crash.conftest import Limit, Victim
 
 everywhere = pytest.mark.parametrize("place", places(EMBEDDED, NEWEST, "3.0.11"), indirect=True)
-on_servers = pytest.mark.parametrize("place", places(NEWEST, "3.0.11"), indirect=True)
+on_both_paths = pytest.mark.parametrize("place", places(EMBEDDED, NEWEST), indirect=True)
 
 
 @everywhere
@@ -132,8 +134,6 @@ over = False
 def work():
     while not over:
         narrow()
-wide()  # what is imported on demand is there from now on: Python cannot fork amid an import
-narrow()
 threads = [threading.Thread(target=work) for _ in range(8)]
 for thread in threads:
     thread.start()
@@ -156,11 +156,177 @@ for thread in threads:
     other.wait_until_free()
 
 
-@on_servers
+@on_both_paths
+def test_children_forked_while_threads_enter_their_first_block_take_slots_of_their_own(
+    place: str, make_limit: Callable[..., Limit], run_script: Callable[..., Victim]
+) -> None:
+    limit = make_limit(100, is_tag=False)
+    victim = run_script(
+        """
+def enter():
+    with concurrency(sys.argv[1], strict=True):
+        pass
+
+threads = [threading.Thread(target=enter) for _ in range(8)]
+for thread in threads:
+    thread.start()
+children = []
+for number in range(50):
+    pid = os.fork()
+    if not pid:
+        enter()
+        os._exit(0)
+    children.append(pid)
+    if number >= 8:  # so many at once are enough for the machine
+        tell(os.waitstatus_to_exitcode(os.waitpid(children.pop(0), 0)[1]))
+for pid in children:
+    tell(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+for thread in threads:
+    thread.join()
+""",
+        limit.name,
+    )
+    assert [victim.hear() for _ in range(50)] == [0] * 50
+    assert victim.end() == (0, "")
+    limit.wait_until_free()
+
+
+@on_both_paths
+@pytest.mark.parametrize("kind", ["block", "async block", "flow"])
+def test_forks_wait_for_all_imports_on_the_way_to_the_first_slot(
+    kind: str, place: str, make_limit: Callable[..., Limit], run_script: Callable[..., Victim]
+) -> None:
+    limit = make_limit(is_tag=kind == "flow")
+    victim = run_script(
+        f"""
+import asyncio
+from leasehold import forks
+
+class Watcher:
+    def find_spec(self, name, path=None, target=None):
+        if not forks._importing._is_owned():
+            seen.append(name)
+
+def block():
+    with concurrency(sys.argv[1], strict=True):
+        pass
+
+def async_block():
+    async def main():
+        async with concurrency(sys.argv[1], strict=True):
+            pass
+    asyncio.run(main())
+
+@task(tags=[sys.argv[1]])
+def body():
+    pass
+
+@flow
+def a_flow():
+    body.submit().result()
+
+seen = []
+sys.meta_path.insert(0, Watcher())
+{"a_flow" if kind == "flow" else kind.replace(" ", "_")}()
+tell(seen)
+""",
+        limit.name,
+        PREFECT_API_URL=os.environ.get("PREFECT_API_URL", "").replace("127.0.0.1", "localhost"),
+    )
+    assert victim.hear() == []
+
+
+@on_both_paths
+@pytest.mark.parametrize("whose", ["main", "keeper's own"])
+def test_a_fork_leaves_no_lock_shut_that_the_keepers_thread_has_taken(
+    whose: str, place: str, make_limit: Callable[..., Limit], run_script: Callable[..., Victim]
+) -> None:
+    limit = make_limit(2, is_tag=False)
+    victim = run_script(
+        f"""
+from leasehold.concurrency import on_event
+
+def enter():
+    with concurrency(sys.argv[1], strict=True):
+        pass
+
+def fork():
+    pid = os.fork()
+    if not pid:
+        enter()
+        with library:
+            os._exit(0)
+    forked.append(pid)
+
+def use(event):
+    with library:  # such as libraries have, while they set themselves up
+        at_work.set()
+        time.sleep(0.3)
+    if {whose == "keeper's own"} and not forked:
+        fork()
+
+forked, library, at_work = [], threading.Lock(), threading.Event()
+on_event(use)
+thread = threading.Thread(target=enter)
+thread.start()
+at_work.wait()
+if {whose == "main"}:
+    fork()
+thread.join()
+while not forked:
+    time.sleep(0.01)
+tell(os.waitstatus_to_exitcode(os.waitpid(forked[0], 0)[1]))
+""",
+        limit.name,
+    )
+    assert victim.hear() == 0
+    assert victim.end() == (0, "")
+    limit.wait_until_free()
+
+
+@pytest.mark.parametrize("whose", ["of its own", "of another thread that hangs"])
+def test_a_fork_amid_an_import_goes_on_and_so_does_its_child(
+    whose: str, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        f"""
+from leasehold import forks
+forks._PATIENCE_SECONDS = 0.2
+
+def hang():
+    with forks.put_off():
+        importing.set()
+        wait()
+
+def use():
+    with forks.put_off():
+        tell("used")
+
+importing = threading.Event()
+if {whose == "of its own"}:
+    with forks.put_off():
+        pid = os.fork()
+else:
+    threading.Thread(target=hang, daemon=True).start()
+    importing.wait()
+    pid = os.fork()
+if pid:
+    tell(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+else:
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+os._exit(0)
+""",
+    )
+    assert [victim.hear(), victim.hear()] == ["used", 0]
+    assert victim.end() == (0, "")
+
+
+@everywhere
 def test_a_program_that_replaces_itself_loses_its_slot_and_can_take_another(
     place: str, make_limit: Callable[..., Limit], run_script: Callable[..., Victim]
 ) -> None:
-    # Not on the ledger: it knows processes, and this one goes on. There the lease has to expire.
     limit = make_limit()
     victim = run_script(
         """
@@ -186,7 +352,7 @@ body()
     victim.close_stdin()
     assert victim.hear() == "held again"
     assert limit.used() == 1
-    assert len(victim.look()) == 1
+    assert len(victim.look()) == (place != EMBEDDED)
     victim.process.kill()
     victim.process.wait(10)
     limit.wait_until_free()
@@ -221,3 +387,30 @@ parent()
     assert psutil.pid_exists(pid)
     os.kill(pid, signal.SIGTERM)
     limit.wait_until_free()
+
+
+def test_runs_of_a_forked_child_have_ids_of_their_own() -> None:
+    program = """
+import os
+from leasehold import flow, task
+from leasehold.runtime import task_run
+
+@task
+def body():
+    return task_run.id
+
+@flow
+def a_flow():
+    return body()
+
+before = a_flow()
+child = os.fork()
+os.write(1, f"{a_flow()}\\n".encode())
+if child:
+    os.waitpid(child, 0)
+"""
+    env = {**os.environ, "LEASEHOLD_LOGGING_LEVEL": "WARNING"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, timeout=50, check=True
+    )
+    assert len(set(done.stdout.split())) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import http.server
 import json
 import socket
@@ -14,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from leasehold.client.http import describe_way
 from leasehold.concurrency import guard
+from leasehold.settings import Settings
 from servers import free_port
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ class Stub:
 
     status: int = 204
     asked: list[tuple[float, str]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
 
     def paths(self) -> list[str]:
@@ -43,6 +48,7 @@ def stub() -> Iterator[Stub]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             stub.asked.append((time.monotonic(), self.path))
+            stub.headers.append({name.lower(): value for name, value in self.headers.items()})
             self.send_response(stub.status)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -66,6 +72,7 @@ def way_to(port: int) -> dict[str, Any]:
         "tls": False,
         "host": "127.0.0.1",
         "port": port,
+        "authority": f"127.0.0.1:{port}",
         "prefix": "/api",
         "url": "",
         "proxy": None,
@@ -151,6 +158,111 @@ def test_what_was_held_at_the_end_is_released_once_and_the_guard_ends(
     line.hang_up()
     assert line.process.wait(10) == 0
     assert sorted(stub.paths()) == ["/api/release/1", "/api/release/3"]
+
+
+def test_it_goes_through_a_proxy_that_asks_who_comes(
+    stub: Stub, connect: Callable[[int], Line], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://user:p%40ss@127.0.0.1:{stub.port}")
+    line = connect(stub.port)
+    line.say(op="server", **describe_way(Settings(api_url="http://flows.example/api")))
+    line.hold()
+    line.hang_up()
+    assert line.process.wait(10) == 0
+    assert stub.paths() == ["http://flows.example/api/release/1"]
+    login = base64.b64encode(b"user:p@ss").decode()
+    assert stub.headers[0]["proxy-authorization"] == f"Basic {login}"
+
+
+IN_CHUNKS = "5;x=y\r\n{start}\r\n{rest_length:x}\r\n{rest}\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "Content-Length: {length}\r\n\r\n{body}",
+        "Transfer-Encoding: chunked\r\n\r\n" + IN_CHUNKS,
+        "Connection: close\r\n\r\n{body}",
+    ],
+    ids=["length", "chunks", "until the end"],
+)
+def test_it_understands_replies_in_all_forms(how: str, connect: Callable[[int], Line]) -> None:
+    """A server that wants tokens, and sends hints ahead of its replies."""
+    seen: list[bytes] = []
+
+    def answer(request: bytes) -> bytes:
+        status, body = "204 No Content", ""
+        if b"csrf-token?client=" in request:
+            status, body = "200 OK", json.dumps({"token": "T" * 40})
+        elif b"\r\nprefect-csrf-token: " + b"T" * 40 not in request:
+            status, body = "403 Forbidden", "Missing CSRF token"
+        hints = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+        parts = {"length": len(body), "start": body[:5], "rest": body[5:]}
+        rest = how.format(body=body, rest_length=len(body[5:]), **parts) if body else "\r\n"
+        return f"{hints}HTTP/1.1 {status}\r\n{rest}".encode()
+
+    with contextlib.ExitStack() as at_the_end:
+        server = at_the_end.enter_context(socket.create_server(("127.0.0.1", 0)))
+        server.settimeout(10)
+        line = connect(server.getsockname()[1])
+        line.hold()
+        line.hang_up()
+        for _ in range(3):
+            connection, _ = server.accept()
+            at_the_end.enter_context(connection)  # some do not hang up, whatever they are asked
+            seen.append(connection.recv(1 << 16))
+            connection.sendall(answer(seen[-1]))
+            if how.startswith("Connection"):
+                connection.close()
+        assert line.process.wait(10) == 0
+    starts = [request.split(b"?")[0].split(b" HTTP")[0] for request in seen]
+    assert starts == [b"POST /api/release/1", b"GET /api/csrf-token", b"POST /api/release/1"]
+    assert seen[-1].endswith(b"\r\n\r\n{}")
+
+
+def test_headers_of_the_settings_take_the_place_of_its_own(
+    connect: Callable[[int], Line],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        port = server.getsockname()[1]
+        line = connect(port)
+        line.say(**{**way_to(port), "headers": {"Host": "flows.example", "X-Team": "data"}})
+        line.hold()
+        line.hang_up()
+        connection, _ = server.accept()
+        with connection:
+            head = connection.recv(1 << 16).lower().split(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+            connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert line.process.wait(10) == 0
+    names = [one.split(b":")[0] for one in head]
+    assert sorted(names) == sorted(set(names))
+    assert {b"host: flows.example", b"x-team: data"} <= set(head)
+
+
+def test_a_proxy_that_it_does_not_understand_gets_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("https_proxy", "https://user:word@proxy.example")
+    with pytest.raises(ValueError, match="a proxy of the kind https"):
+        describe_way(Settings(api_url="https://flows.example/api"))
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1", b"SSH-2.0-OpenSSH_9.6\r\n", b"\xff\x00" * 9])
+def test_what_is_no_reply_counts_as_none(reply: bytes, connect: Callable[[int], Line]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        line = connect(server.getsockname()[1])
+        line.hold()
+        line.hang_up()
+        for answer in (reply, b"HTTP/1.1 204 No Content\r\n\r\n"):
+            connection, _ = server.accept()
+            with connection:
+                assert connection.recv(1 << 16)
+                connection.sendall(answer)
+        assert line.process.wait(10) == 0
 
 
 def test_nothing_is_released_while_the_client_lives(

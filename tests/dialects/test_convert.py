@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -11,9 +12,12 @@ from cli.running import run, run_json
 from leasehold.client import get_client
 from leasehold.client.dialect import LEASES, TAG_CALLS
 from leasehold.client.http import SyncApi
-from leasehold.client.wire import Holder, Request, SlotRequest
+from leasehold.client.wire import Granted, Holder, Request, SlotRequest
 from leasehold.concurrency import concurrency
-from leasehold.concurrency.keeper import shut_down
+from leasehold.concurrency.connection import Connection
+from leasehold.concurrency.healing import heal
+from leasehold.concurrency.lease import Lease, read_clock
+from leasehold.concurrency.process import shut_down
 from leasehold.settings import load
 from places import EMBEDDED, NEWEST, assert_all_back, places, settings_of
 from servers import PrefectServer
@@ -44,6 +48,13 @@ def server(shared: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> PrefectSer
         client.create_concurrency_limit("database", 2)
         client.create_concurrency_limit(ODD, 1)
     return shared
+
+
+def make_old(tag: str) -> None:
+    """Make a tag's limit of 2 as old clients do, who ask for nothing but a string."""
+    body = {"tag": tag, "concurrency_limit": 2}
+    with SyncApi(load()) as api:
+        assert api.send(Request("POST", "/concurrency_limits/", body)).status == 200
 
 
 def used(tag: str) -> tuple[int, int]:
@@ -111,6 +122,39 @@ def test_old_clients_meet_the_old_limit_still_and_changes_reach_both(server: Pre
 
 @pytest.mark.slow
 @pytest.mark.server
+def test_a_tag_that_cannot_be_converted_is_named_before_anything_is_changed(
+    server: PrefectServer,
+) -> None:
+    make_old("a/b")
+    for options in ((), ("--apply",)):
+        refused = run("limit", "convert", *options, code=1).stderr
+        assert "'a/b'" in refused
+        assert len(refused.splitlines()) == 1
+    assert run_json("gcl", "ls", "--json") == []
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_healing_takes_nobodys_slot_although_leases_are_not_listed_there(
+    server: PrefectServer,
+) -> None:
+    run("limit", "convert", "--apply")
+    wanted = SlotRequest(("tag:database",))
+    with SyncApi(load()) as api:
+        assert api.send(LEASES.acquire(wanted, Holder(uuid4()))).status == 200
+
+    async def doubt() -> None:
+        connection = Connection(load(), clock=read_clock)
+        ours = Lease(wanted, Granted({"tag:database": 2}), read_clock(), holder_id=uuid4())
+        await heal(ours, connection, sure=False)
+        await connection.close()
+
+    asyncio.run(doubt())
+    assert used("database") == (0, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.server
 def test_a_new_tag_lives_where_the_converted_ones_do(server: PrefectServer) -> None:
     run("limit", "convert", "--apply")
     run("limit", "create", "new", "3")
@@ -135,15 +179,20 @@ def test_a_limit_that_an_old_tool_changes_on_its_own_path_is_found(server: Prefe
 def test_a_later_upgrade_of_the_server_keeps_the_limits(server: PrefectServer) -> None:
     # The last test of this file: it uses the server up.
     run("limit", "convert", "--apply")
+    make_old("a/b")
     server.kill()
     newer = PrefectServer("3.4.25", home=server.home, port=server.port).start()
     try:
         assert "Nothing to do" in run("limit", "convert", "--apply").stdout
         limits = {one["tag"]: one for one in run_json("limit", "ls", "--json")}
         assert {tag: one["concurrency_limit"] for tag, one in limits.items()} == {
+            "a/b": 2,
             "database": 2,
             ODD: 1,
         }
+        run("limit", "update", "a/b", "1")
+        assert "0 of 1 slot in use" in run("limit", "inspect", "a/b").stdout
+        assert run_json("gcl", "inspect", "tag:a/b", "--json")["limit"] == 1
         assert run_json("doctor", "--wait", "0", "--json") == []
     finally:
         newer.stop()

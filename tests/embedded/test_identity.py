@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from leasehold.embedded import identity
-from leasehold.embedded.identity import Process, is_gone, this_process
+from leasehold.embedded.identity import Process, lives, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +33,6 @@ class Child:
             [sys.executable, "-c", TELL], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.popen.stdout is not None
-        import json
-
         self.identity = Process(*json.loads(self.popen.stdout.readline()))
 
     def send(self, number: signal.Signals) -> None:
@@ -58,13 +57,13 @@ def child() -> Iterator[Child]:
     child.bury()
 
 
-def test_this_process_is_not_gone() -> None:
-    assert not is_gone(this_process())
+def test_this_process_lives() -> None:
+    assert lives(this_process()) is True
 
 
 def test_a_process_describes_itself_as_others_see_it(child: Child) -> None:
     assert child.identity.pid == child.popen.pid
-    assert not is_gone(child.identity)
+    assert lives(child.identity) is True
     here = this_process()
     assert (child.identity.boot, child.identity.namespace) == (here.boot, here.namespace)
 
@@ -72,25 +71,53 @@ def test_a_process_describes_itself_as_others_see_it(child: Child) -> None:
 def test_a_killed_process_is_gone(child: Child) -> None:
     child.send(signal.SIGKILL)
     child.bury()
-    assert is_gone(child.identity)
+    assert lives(child.identity) is False
 
 
 def test_a_zombie_is_gone_although_its_parent_has_not_looked(child: Child) -> None:
     child.send(signal.SIGKILL)
     child.wait_for_death_unseen()
     os.kill(child.popen.pid, 0)  # the system still knows it
-    assert is_gone(child.identity)
+    assert lives(child.identity) is False
 
 
-def test_a_stopped_process_is_not_gone(child: Child) -> None:
+def test_a_stopped_process_lives(child: Child) -> None:
     child.send(signal.SIGSTOP)
     os.waitid(os.P_PID, child.popen.pid, os.WSTOPPED | os.WNOWAIT)
-    assert not is_gone(child.identity)
+    assert lives(child.identity) is True
 
 
 def test_a_process_is_gone_when_another_one_has_its_id_by_now(child: Child) -> None:
     earlier = child.identity._replace(started="1")
-    assert is_gone(earlier)
+    assert lives(earlier) is False
+
+
+def test_a_program_that_has_replaced_itself_is_gone() -> None:
+    again = f"import os, sys; os.execv(sys.executable, [sys.executable, '-c', {TELL!r}])"
+    popen = subprocess.Popen(
+        [sys.executable, "-c", TELL.replace("sys.stdin.read()", "sys.stdin.readline();") + again],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert popen.stdin is not None
+    assert popen.stdout is not None
+    before = Process(*json.loads(popen.stdout.readline()))
+    assert lives(before) is True
+    popen.stdin.write("\n")
+    popen.stdin.flush()
+    after = Process(*json.loads(popen.stdout.readline()))
+    assert after.pid == before.pid
+    assert lives(before) is False
+    assert lives(after) is True
+    popen.communicate()
+    assert lives(after) is False
+
+
+@pytest.mark.parametrize("stack", ["", " 0"], ids=["not noted", "hidden"])
+def test_whether_a_program_has_replaced_itself_is_not_guessed(child: Child, stack: str) -> None:
+    start = child.identity.started.split()[0]
+    assert lives(child.identity._replace(started=start + stack)) is None
 
 
 @pytest.mark.parametrize(
@@ -98,15 +125,14 @@ def test_a_process_is_gone_when_another_one_has_its_id_by_now(child: Child) -> N
     [{"boot": "another"}, {"boot": ""}, {"namespace": "pid:[1]"}, {"started": ""}],
     ids=["another machine or boot", "an unknown boot", "another container", "an unknown start"],
 )
-def test_where_anything_is_unsure_a_process_counts_as_alive(
-    child: Child, elsewhere: dict[str, Any]
-) -> None:
+def test_where_anything_is_unsure_nothing_is_said(child: Child, elsewhere: dict[str, Any]) -> None:
+    assert lives(child.identity._replace(**elsewhere)) is None
     child.bury()
-    assert is_gone(child.identity)
-    assert not is_gone(child.identity._replace(**elsewhere))
+    assert lives(child.identity) is False
+    assert lives(child.identity._replace(**elsewhere)) is None
 
 
-def test_a_process_that_proc_hides_from_this_user_is_not_gone(
+def test_of_a_process_that_proc_hides_from_this_user_only_its_end_is_known(
     child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     this_process()
@@ -115,9 +141,9 @@ def test_a_process_that_proc_hides_from_this_user_is_not_gone(
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_bytes", hidden)
-    assert not is_gone(child.identity)
+    assert lives(child.identity) is None
     child.bury()
-    assert is_gone(child.identity)
+    assert lives(child.identity) is False
 
 
 def test_without_a_proc_of_its_own_a_process_is_compared_with_no_other(
@@ -135,7 +161,7 @@ def test_a_program_name_full_of_brackets_confuses_nobody(tmp_path: Path) -> None
     try:
         state = identity._look_at(popen.pid)
         assert state is not None
-        assert not is_gone(this_process()._replace(pid=popen.pid, started=state[0]))
+        assert lives(this_process()._replace(pid=popen.pid, started=state[0])) is True
     finally:
         popen.kill()
         popen.wait()

@@ -30,17 +30,20 @@ class Clock:
         return self.seconds
 
 
-class Graveyard:
-    """Knows which processes have ended, and counts who was asked about."""
+class Registry:
+    """Knows which processes live and which have ended, and remembers who was asked about."""
 
     def __init__(self) -> None:
+        self.living: set[Process] = set()
         self.ended: set[Process] = set()
         self.asked: list[Process] = []
 
-    def __call__(self, process: Process) -> bool:
-        """Say whether a process has ended, and remember the question."""
+    def __call__(self, process: Process) -> bool | None:
+        """Say whether a process lives, where that is known."""
         self.asked.append(process)
-        return process in self.ended
+        if process in self.ended:
+            return False
+        return True if process in self.living else None
 
 
 @pytest.fixture
@@ -49,13 +52,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def graveyard() -> Graveyard:
-    return Graveyard()
+def registry() -> Registry:
+    return Registry()
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, clock: Clock, graveyard: Graveyard) -> Ledger:
-    return Ledger(tmp_path / "ledger.db", now=clock, gone=graveyard)
+def ledger(tmp_path: Path, clock: Clock, registry: Registry) -> Ledger:
+    return Ledger(tmp_path / "ledger.db", now=clock, lives=registry)
 
 
 def process(pid: int) -> Process:
@@ -293,47 +296,103 @@ def test_a_clock_set_back_by_an_hour_does_not_stop_decay(ledger: Ledger, clock: 
 # -- processes that have ended
 
 
-def test_the_slots_of_ended_processes_come_back_at_once(
-    ledger: Ledger, graveyard: Graveyard
-) -> None:
+def test_the_slots_of_ended_processes_come_back_at_once(ledger: Ledger, registry: Registry) -> None:
     ledger.create("a", 2)
     assert take(ledger, "a", who=process(1), seconds=HOUR)
     assert take(ledger, "a", who=process(2), seconds=HOUR)
     assert take(ledger, "a", who=process(3)) is None
-    graveyard.ended.add(process(1))
+    registry.ended.add(process(1))
     assert take(ledger, "a", who=process(3))
     assert take(ledger, "a", who=process(4)) is None
 
 
 def test_nobody_is_asked_about_while_there_is_room_and_each_process_once_when_there_is_none(
-    ledger: Ledger, graveyard: Graveyard
+    ledger: Ledger, registry: Registry
 ) -> None:
     ledger.create("a", 3)
     for _ in range(3):
         assert take(ledger, "a", who=process(1))
-    assert graveyard.asked == []
+    assert registry.asked == []
     assert take(ledger, "a", who=process(2)) is None
-    assert graveyard.asked == [process(1)]
+    assert registry.asked == [process(1)]
 
 
 def test_the_slots_of_ended_processes_are_not_shown_as_used(
-    ledger: Ledger, graveyard: Graveyard
+    ledger: Ledger, registry: Registry
 ) -> None:
     ledger.create("a", 3)
     take(ledger, "a", who=process(1))
-    graveyard.ended.add(process(1))
+    registry.ended.add(process(1))
     assert used(ledger, "a") == 0
     take(ledger, "a", who=process(1))
     assert [limit.used for limit in ledger.list_limits(10, 0)] == [0]
 
 
-def test_a_lease_without_a_process_ends_by_expiry_alone(
-    ledger: Ledger, graveyard: Graveyard
-) -> None:
+def test_a_lease_without_a_process_ends_by_expiry_alone(ledger: Ledger, registry: Registry) -> None:
     ledger.create("a", 1)
     take(ledger, "a", who=None)
     assert take(ledger, "a") is None
-    assert graveyard.asked == []
+    assert registry.asked == []
+
+
+# -- processes that live
+
+
+def test_the_lease_of_a_process_that_stands_still_does_not_expire_while_it_lives(
+    ledger: Ledger, clock: Clock, registry: Registry
+) -> None:
+    ledger.create("a", 1)
+    lease = take(ledger, "a", who=process(1), seconds=60)
+    assert lease
+    registry.living.add(process(1))
+    clock.seconds += HOUR
+    assert take(ledger, "a", who=process(2)) is None
+    assert used(ledger, "a") == 1
+    assert ledger.renew(lease, 60)
+    ledger.release(lease)
+    assert used(ledger, "a") == 0
+
+
+def test_once_it_has_ended_or_nobody_can_tell_any_more_its_lease_has_expired(
+    ledger: Ledger, clock: Clock, registry: Registry
+) -> None:
+    ledger.create("a", 1)
+    for fate in ("ended", "unknown"):
+        registry.living = {process(1)}
+        lease = take(ledger, "a", who=process(1), seconds=60)
+        assert lease
+        clock.seconds += HOUR
+        assert take(ledger, "a", who=process(2)) is None
+        registry.living = set()
+        registry.ended = {process(1)} if fate == "ended" else set()
+        assert used(ledger, "a") == 0
+        assert not ledger.renew(lease, 60)
+        registry.ended = set()
+
+
+def test_a_clock_that_jumps_ahead_takes_no_slot_from_a_process_that_lives(
+    ledger: Ledger, clock: Clock, registry: Registry
+) -> None:
+    ledger.create("a", 1)
+    assert take(ledger, "a", who=process(1), seconds=60)
+    registry.living.add(process(1))
+    clock.seconds += 365 * 24 * HOUR
+    assert take(ledger, "a", who=process(2)) is None
+
+
+def test_of_a_thousand_leases_of_a_process_that_stood_still_it_is_asked_about_once(
+    ledger: Ledger, clock: Clock, registry: Registry
+) -> None:
+    ledger.create("a", 1000)
+    for _ in range(1000):
+        assert take(ledger, "a", who=process(1), seconds=60)
+    registry.living.add(process(1))
+    registry.asked.clear()
+    clock.seconds += HOUR
+    assert used(ledger, "a") == 1000
+    assert (
+        registry.asked.count(process(1)) <= 2
+    )  # once for expired leases, once for ended processes
 
 
 # -- rule 1
@@ -351,10 +410,10 @@ STEPS: Final = st.lists(
 @checks(deadline=None, max_examples=40)
 @given(steps=STEPS)
 def test_counters_and_leases_agree_whatever_happens(steps: list[tuple[str, int]]) -> None:
-    clock, graveyard = Clock(), Graveyard()
+    clock, registry = Clock(), Registry()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ledger.db"
-        ledger = Ledger(path, now=clock, gone=graveyard)
+        ledger = Ledger(path, now=clock, lives=registry)
         leases: list[str] = []
         for name in ("tag:a", "tag:b"):
             ledger.create(name, 4)
@@ -381,7 +440,7 @@ def test_counters_and_leases_agree_whatever_happens(steps: list[tuple[str, int]]
             elif what == "wait":
                 clock.seconds += 25 * number
             elif what == "die":
-                graveyard.ended = {process(number)}
+                registry.ended, registry.living = {process(number)}, {process(number % 3 + 1)}
             assert_counters_agree(path)
         ledger.close()
 

@@ -50,6 +50,7 @@ class Scripts:
         """Run a script in a process of its own."""
         popen = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", PREAMBLE + script, str(self.path)],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -64,9 +65,9 @@ class Scripts:
         assert line, popen.communicate()[1]
         return json.loads(line)
 
-    def end(self, popen: subprocess.Popen[str]) -> list[Any]:
-        """Wait until a script has ended well; give what it told."""
-        out, err = popen.communicate(timeout=50)
+    def end(self, popen: subprocess.Popen[str], say: str = "") -> list[Any]:
+        """Say something to a script, and wait until it has ended well; give what it told."""
+        out, err = popen.communicate(say, timeout=50)
         assert popen.returncode == 0, err
         return [json.loads(line) for line in out.splitlines()]
 
@@ -119,12 +120,25 @@ def test_the_slot_comes_back_even_while_the_dead_process_is_a_zombie(
     assert take(ledger)
 
 
-def test_a_stopped_process_keeps_its_slot(ledger: Ledger, scripts: Scripts) -> None:
-    holder = scripts.start(HOLD)
+def test_a_stopped_process_keeps_its_slot_beyond_the_end_of_its_lease(
+    ledger: Ledger, scripts: Scripts
+) -> None:
+    holder = scripts.start(
+        """
+lease = ledger.acquire(["a"], 1, seconds=0.1, process=this_process()).lease_id
+tell(lease)
+sys.stdin.readline()
+tell(ledger.renew(lease, 60))
+"""
+    )
     assert scripts.hear(holder)
     holder.send_signal(signal.SIGSTOP)
     os.waitid(os.P_PID, holder.pid, os.WSTOPPED | os.WNOWAIT)
+    time.sleep(0.2)
     assert take(ledger) is None
+    holder.send_signal(signal.SIGCONT)
+    assert scripts.end(holder, "\n") == [True]
+    assert take(ledger)
 
 
 def test_a_process_killed_in_a_transaction_leaves_no_trace_and_no_lock(

@@ -163,7 +163,8 @@ def test_the_etl_loads_every_order(environ: dict[str, str]) -> None:
 
 
 def test_without_a_terminal_the_view_is_lines(environ: dict[str, str]) -> None:
-    done = run("etl_database.py", "--files=9", "--seconds=0.5", env=environ)
+    # The lines come once a second, and loads change places in between.
+    done = run("etl_database.py", "--files=9", "--seconds=0.7", env=environ)
     assert "\x1b" not in done.stdout
     assert "database [###] 3 of 3 slots in use  3 running" in done.stdout
     assert "database [...] 0 of 3 slots in use  0 running, 0 waiting, 9 done" in done.stdout

@@ -12,7 +12,7 @@ import pytest
 
 from leasehold import concurrency, current_lease, flow, task
 from leasehold.client.http import SyncApi
-from leasehold.concurrency import events, keeper, leases, on_event
+from leasehold.concurrency import events, leases, on_event, process
 from leasehold.exceptions import LeaseLostError
 from leasehold.settings import load
 from scenarios.gauges import slots_in_use
@@ -31,7 +31,7 @@ def lose(lease: Lease) -> None:
     with SyncApi(load()) as api:
         while api.send(release).status == 503:
             time.sleep(0.1)
-    running = keeper.running()
+    running = process.running_keeper()
     assert running is not None
     care = running._tender._cares[lease]
     running._loop.call_soon_threadsafe(running._tender._start, care)

@@ -67,6 +67,66 @@ def names() -> tuple[str | None, str | None, Any]:
 
 
 @task
+def names_of_flow() -> tuple[str | None, str]:
+    """Tell what it knows of its flow."""
+    context = TaskRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    return flow_run.flow_name, context.flow_run.name
+
+
+@task
+def submits(items: int) -> list[int]:
+    """Submit to other processes."""
+    return [*pid_of_worker.map(range(items)).result(), os.getpid()]
+
+
+@task(tags=["narrow"])
+def narrow() -> str:
+    """Need a slot."""
+    return "ran"
+
+
+@task(tags=["narrow"])
+def submits_narrow() -> str:
+    """Wait for what needs the slot that it holds."""
+    return narrow.submit().result()
+
+
+@task
+def submits_to(other: Any) -> Any:
+    """Submit a task that it gets, and wait for it."""
+    return other.submit().result()
+
+
+@task
+def forgets(path: str) -> None:
+    """Submit, and do not wait."""
+    touches.submit(path)
+
+
+@task
+def touches(path: str) -> None:
+    """Take a moment, and leave a trace."""
+    time.sleep(0.2)
+    Path(path).touch()
+
+
+was_set_up: list[str] = []
+
+
+def set_up(*words: str) -> None:
+    """Be called in each process first."""
+    was_set_up.extend(words)
+
+
+@task
+def tells_setup() -> list[str]:
+    """Tell what was set up."""
+    return was_set_up
+
+
+@task
 def logs(text: str) -> None:
     """Log a line."""
     get_run_logger().info("said in a worker: %s", text)
@@ -85,16 +145,41 @@ def unpicklable_result() -> Any:
 
 
 class PickyError(Exception):
-    """An error that cannot be unpickled: its arguments are not those of its constructor."""
+    """An error that pickle cannot make anew: its arguments are not those of its constructor."""
 
-    def __init__(self, first: str, second: str) -> None:
+    def __init__(self, first: str, *, second: str) -> None:
         super().__init__(first + second)
+        self.second = second
+
+
+class LockedError(OSError):
+    """An error that cannot travel with all that it has."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(13, "locked", path)
+        self.path, self.lock = path, threading.Lock()
 
 
 @task
 def fails_pickily() -> None:
-    """Raise what cannot travel."""
-    raise PickyError("one ", "two")
+    """Raise what pickle cannot make anew."""
+    raise PickyError("one ", second="two")
+
+
+@task
+def fails_with_baggage() -> None:
+    """Raise what cannot travel with all that it has."""
+    raise LockedError("a.csv")
+
+
+@task
+def fails_locally() -> None:
+    """Raise what nobody else can import."""
+
+    class LocalError(Exception):
+        pass
+
+    raise LocalError("one two")
 
 
 @task(timeout_seconds=0.5)
@@ -118,15 +203,8 @@ def holds(log: str, seconds: float) -> tuple[int, list[str]]:
 @task
 def waits_for_interruption(folder: str) -> None:
     """Sleep for long, and note that its `finally` ran."""
-    Path(folder, "began").touch()
     try:
+        Path(folder, "began").touch()
         time.sleep(60)
     finally:
         Path(folder, "finally").touch()
-
-
-@task(retries=1)
-def retried_attempts(folder: str) -> int:
-    """Kill its process at the first attempt, and tell which one this is."""
-    attempt: int = attempts.fn(folder)
-    return attempt

@@ -19,6 +19,7 @@ import pytest
 from leasehold import concurrency, flow, tags, task
 from leasehold.client import get_client
 from leasehold.exceptions import (
+    DeadlockError,
     LeaseholdError,
     RunTimeoutError,
     SettingsError,
@@ -68,9 +69,26 @@ def test_an_exception_travels_with_its_traceback() -> None:
     assert "raise ZeroDivisionError(text)" in str(caught.value.__cause__)
 
 
-def test_an_exception_that_cannot_travel_is_told_in_words() -> None:
-    with pytest.raises(LeaseholdError, match=r"fails_pickily-\d+ failed .*PickyError: one two"):
+def test_an_exception_travels_without_its_constructor_being_called_again() -> None:
+    with pytest.raises(bodies.PickyError) as caught:
         in_processes(lambda: bodies.fails_pickily.submit().result())
+    assert str(caught.value) == "one two"
+    assert caught.value.second == "two"
+    assert "fails_pickily" in str(caught.value.__cause__)
+
+
+def test_an_exception_leaves_behind_what_cannot_travel() -> None:
+    with pytest.raises(bodies.LockedError) as caught:
+        in_processes(lambda: bodies.fails_with_baggage.submit().result())
+    error = caught.value
+    assert (error.errno, error.filename, error.path) == (13, "a.csv", "a.csv")
+    assert not hasattr(error, "lock")
+
+
+def test_an_exception_that_cannot_be_imported_is_told_in_words() -> None:
+    with pytest.raises(LeaseholdError, match=r"LocalError: one two.*top of a module") as told:
+        in_processes(lambda: bodies.fails_locally.submit().result())
+    assert str(told.value).startswith("fails_locally-")
 
 
 def test_a_result_that_cannot_travel_is_named() -> None:
@@ -122,10 +140,7 @@ def test_a_worker_that_dies_fails_its_own_future_alone(how: str, words: str) -> 
 
 def test_a_run_whose_worker_died_is_retried(tmp_path: Path) -> None:
     retried = bodies.attempts.with_options(retries=1)
-    with pytest.raises(UnpicklableError):
-        in_processes(lambda: retried.submit(str(tmp_path)))  # a copy has no name to be found by
-
-    assert in_processes(lambda: bodies.retried_attempts.submit(str(tmp_path)).result()) == 2
+    assert in_processes(lambda: retried.submit(str(tmp_path)).result()) == 2
 
 
 def test_a_body_knows_its_run_and_its_flow() -> None:
@@ -135,12 +150,112 @@ def test_a_body_knows_its_run_and_its_flow() -> None:
     assert parameters == {}
 
 
+def test_a_body_knows_the_name_of_its_flow_and_may_submit_to_further_processes() -> None:
+    named, run_name = in_processes(lambda: bodies.names_of_flow.submit().result())
+    assert named == "in-processes"
+    assert run_name.startswith("in-processes-")
+    *pids, parent = in_processes(lambda: bodies.submits.submit(3).result())
+    assert parent not in pids
+    assert os.getpid() not in {*pids, parent}
+
+
+def test_a_body_ends_after_what_it_has_submitted(tmp_path: Path) -> None:
+    in_processes(lambda: bodies.forgets.submit(str(tmp_path / "trace")).result())
+    assert (tmp_path / "trace").exists()
+
+
+def test_what_a_body_submits_takes_slots_in_its_own_right() -> None:
+    with get_client(sync_client=True) as client:
+        client.create_concurrency_limit("narrow", 2)
+    assert in_processes(lambda: bodies.submits_narrow.submit().result()) == "ran"
+    with get_client(sync_client=True) as client:
+        client.create_concurrency_limit("narrow", 1)
+    with pytest.raises(DeadlockError, match="submits_narrow-2"):
+        in_processes(lambda: bodies.submits_narrow.submit().result())
+    with get_client(sync_client=True) as client:
+        assert client.read_global_concurrency_limit_by_name("tag:narrow").active_slots == 0
+
+
+def test_an_initializer_is_called_in_each_process_before_its_first_task() -> None:
+    runner = ProcessPoolTaskRunner(1, initializer=bodies.set_up, initargs=["a", "b"])
+
+    @flow(task_runner=runner)
+    def twice() -> list[list[str]]:
+        return [bodies.tells_setup.submit().result() for _ in range(2)]
+
+    assert twice() == [["a", "b"]] * 2
+    with pytest.raises(UnpicklableError, match="initializer"):
+        ProcessPoolTaskRunner(1, initializer=lambda: None)
+
+
+@pytest.mark.parametrize(
+    "runner", ["ProcessPoolTaskRunner(max_workers=1)", "ProcessPoolTaskRunner"]
+)
+def test_a_script_that_calls_its_flow_at_the_top_is_told_what_to_do(
+    tmp_path: Path, runner: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+            from leasehold import flow, task
+            from leasehold.task_runners import ProcessPoolTaskRunner
+
+            @task
+            def body(number):
+                return number
+
+            @flow(task_runner={runner})
+            def pool():
+                return body.map(range(2)).result()
+
+            pool()
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "WorkerDiedError" in last
+    assert 'if __name__ == "__main__":' in last
+    assert done.stderr.count("Traceback") == 1  # workers print none
+
+
+def test_a_process_of_somebody_else_that_imports_such_a_script_hears_it_itself(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+            import multiprocessing
+            from leasehold import flow
+            from leasehold.task_runners import ProcessPoolTaskRunner
+
+            @flow(task_runner=ProcessPoolTaskRunner(max_workers=1))
+            def pool():
+                return None
+
+            pool()
+            if __name__ == "__main__":
+                process = multiprocessing.get_context("spawn").Process(target=print)
+                process.start()
+                process.join()
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=50, check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("leasehold.exceptions.LeaseholdError")
+    assert last.endswith('if __name__ == "__main__":')
+
+
 def test_log_lines_of_workers_appear_in_the_parent(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         in_processes(lambda: bodies.logs.submit("hello").result())
     (line,) = [one for one in caplog.records if "said in a worker: hello" in one.getMessage()]
-    assert line.name == "leasehold.runs"
-    assert "logs-" in line.getMessage()
+    assert line.name == "leasehold.task_runs"
+    assert line.__dict__["task_run_name"].startswith("logs-")
 
 
 def test_prints_of_workers_are_logged_when_the_flow_says_so(
@@ -224,6 +339,17 @@ def test_ctrl_c_interrupts_workers_and_lets_finally_run(tmp_path: Path) -> None:
         in_processes(body)
     assert time.monotonic() - began < 20
     assert (tmp_path / "finally").exists()
+
+
+def test_an_interrupt_between_two_bodies_is_for_neither() -> None:
+    def body() -> tuple[int, int]:
+        first = bodies.pid_of_worker.submit().result()
+        os.kill(first, signal.SIGINT)
+        time.sleep(0.3)  # until it has surely arrived
+        return first, bodies.pid_of_worker.submit().result()
+
+    first, second = in_processes(body, workers=1)
+    assert first == second
 
 
 def test_workers_end_at_once_when_their_parent_is_killed(tmp_path: Path) -> None:

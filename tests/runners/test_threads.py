@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from leasehold import flow, tags, task
+from leasehold import as_completed, flow, runs, tags, task
 from leasehold.client import get_client
+from leasehold.concurrency.hold import Hold
 from leasehold.exceptions import DeadlockError, SettingsError, ZeroLimitError
 from leasehold.task_runners import ConcurrentTaskRunner, ThreadPoolTaskRunner
+from leasehold.task_runners.base import MOST_ASKED
 
 
 def make_limit(tag: str, size: int) -> None:
@@ -76,6 +78,106 @@ def test_ten_thousand_waiting_tasks_cost_few_threads_and_little_memory() -> None
     assert threads < 50 + 20
     assert results == list(range(10_000))
     assert slots_in_use("fifty") == 0
+
+
+@pytest.mark.parametrize("workers", [2, None])
+@pytest.mark.parametrize("size", [None, 1000])
+def test_more_tasks_than_may_ask_at_once_all_run(size: int | None, workers: int | None) -> None:
+    """Where it becomes known on the way that the tag has no limit, and where it has one."""
+    if size is not None:
+        make_limit("wide", size)
+
+    @task(tags=["wide"])
+    def body(number: int) -> int:
+        return number
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=workers))
+    def many() -> list[int]:
+        return body.map(range(MOST_ASKED + 50)).result(timeout=50)
+
+    assert many() == list(range(MOST_ASKED + 50))
+
+
+@pytest.mark.parametrize("size", [None, 1000])
+def test_as_many_run_at_once_as_the_limit_allows(size: int | None) -> None:
+    if size is not None:
+        make_limit("wide", size)
+    together = threading.Barrier(MOST_ASKED + 50)
+
+    @task(tags=["wide"])
+    def body(_: int) -> None:
+        together.wait(40)
+
+    @flow
+    def many() -> None:
+        body.map(range(together.parties)).result()
+
+    many()
+
+
+def test_a_submit_that_is_interrupted_leaves_no_run_open() -> None:
+    once = pytest.MonkeyPatch()
+
+    def interrupt(_: object) -> None:
+        once.undo()
+        raise KeyboardInterrupt
+
+    @task(tags=["narrow"])
+    def body() -> None:
+        raise AssertionError("nobody has its future")
+
+    @flow
+    def interrupted() -> None:
+        once.setattr(runs.TaskRun, "show", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            body.submit()
+
+    interrupted()
+
+
+def test_a_run_stays_in_line_when_who_let_it_ask_is_interrupted() -> None:
+    once = pytest.MonkeyPatch()
+    make_limit("narrow", 5)
+    go, done = threading.Event(), threading.Event()
+
+    @task(tags=["narrow"])
+    def body(number: int) -> int:
+        go.wait(20)
+        return number
+
+    def interrupt(_: object) -> None:
+        once.undo()
+        done.set()
+        raise KeyboardInterrupt
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=1))
+    def interrupted() -> list[int]:
+        futures = [body.submit(0)]
+        while not futures[0].state.is_running():
+            time.sleep(0.01)
+        futures.append(body.submit(1))  # there is no worker for it yet
+        once.setattr(Hold, "start", interrupt)
+        go.set()
+        assert done.wait(20)
+        futures.append(body.submit(2))
+        return [future.result(timeout=20) for future in futures]
+
+    assert interrupted() == [0, 1, 2]
+    assert slots_in_use("narrow") == 0
+
+
+def test_thousands_that_cannot_have_slots_fail_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    @task(tags=["wide"])
+    def body(_: int) -> None:
+        raise AssertionError("it has no slot")
+
+    @flow
+    def many() -> list[str]:
+        states = body.map(range(3000), return_state=True)
+        return sorted({type(state.result(raise_on_failure=False)).__name__ for state in states})
+
+    monkeypatch.setenv("LEASEHOLD_REQUEST_TIMEOUT_SECONDS", "soon")
+    assert many() == ["SettingsError"]
 
 
 def test_the_pause_before_a_retry_is_spent_without_the_slot() -> None:
@@ -227,6 +329,8 @@ def deadlock(limit: int, parents: int, *, through: str = "") -> list[Any]:
             return between.submit().result()
         if through == "a flow":
             return subflow()
+        if through == "as_completed":
+            return next(as_completed([child.submit(), child.submit()])).result()
         return child.submit().result()
 
     @flow
@@ -237,7 +341,7 @@ def deadlock(limit: int, parents: int, *, through: str = "") -> list[Any]:
     return family()
 
 
-@pytest.mark.parametrize("through", ["", "a task", "a flow"])
+@pytest.mark.parametrize("through", ["", "a task", "a flow", "as_completed"])
 def test_a_submit_that_could_only_deadlock_raises_and_names_parent_and_tag(through: str) -> None:
     began = time.monotonic()
     (error,) = deadlock(1, 1, through=through)
@@ -246,6 +350,73 @@ def test_a_submit_that_could_only_deadlock_raises_and_names_parent_and_tag(throu
     assert error.tag == "narrow"
     assert "'narrow'" in str(error)
     assert error.parent in str(error)
+
+
+def test_a_parent_that_waits_for_the_first_of_several_is_stuck_only_when_all_are() -> None:
+    make_limit("narrow", 1)
+
+    @task(tags=["narrow"])
+    def child() -> str:
+        return "never"
+
+    @task
+    def free() -> str:
+        time.sleep(1.2)
+        return "free"
+
+    @task(tags=["narrow"])
+    def parent() -> str:
+        return next(as_completed([child.submit(), free.submit()])).result()
+
+    @flow
+    def family() -> Any:
+        return parent.submit().result(timeout=20)
+
+    assert family() == "free"
+
+
+def nested(runner: ThreadPoolTaskRunner, parents: int, *, wait: bool = True) -> list[Any]:
+    """Have parents submit children to the same workers."""
+    started = threading.Barrier(min(parents, 2))
+
+    @task
+    def child() -> str:
+        return "ran"
+
+    @task
+    def parent() -> Any:
+        started.wait(20)
+        future = child.submit()
+        return future.result() if wait else future.name
+
+    @flow(task_runner=runner)
+    def family() -> list[Any]:
+        futures = [parent.submit() for _ in range(parents)]
+        return [future.result(timeout=30, raise_on_failure=False) for future in futures]
+
+    return family()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_parents_that_occupy_all_workers_and_wait_for_more_are_told_within_a_second(
+    workers: int,
+) -> None:
+    began = time.monotonic()
+    results = nested(ThreadPoolTaskRunner(workers), workers)
+    assert time.monotonic() - began < 1 + 3
+    errors = [result for result in results if isinstance(result, DeadlockError)]
+    assert 1 <= len(errors) <= workers
+    assert all(result == "ran" for result in results if result not in errors)
+    assert errors[0].tag is None
+    assert "max_workers" in str(errors[0])
+    assert errors[0].parent in str(errors[0])
+
+
+def test_parents_that_leave_a_worker_free_or_do_not_wait_are_left_alone() -> None:
+    assert nested(ThreadPoolTaskRunner(3), 2) == ["ran", "ran"]
+    assert nested(ThreadPoolTaskRunner(), 6) == ["ran"] * 6
+    names = nested(ThreadPoolTaskRunner(2), 2, wait=False)
+    assert sorted(names) == ["child-1", "child-2"]
 
 
 def test_parents_that_hold_all_slots_together_are_noticed_too() -> None:
@@ -308,8 +479,8 @@ def test_ctrl_c_cancels_what_waits_and_lets_finally_run() -> None:
 
     @task(tags=["narrow"])
     def body(_: int) -> None:
-        began.set()
         try:
+            began.set()
             while True:
                 time.sleep(0.01)
         finally:
@@ -341,8 +512,8 @@ def test_ctrl_c_cancels_async_tasks_too() -> None:
 
     @task
     async def body() -> None:
-        began.set()
         try:
+            began.set()
             await asyncio.sleep(60)
         finally:
             cleaned.append("body")

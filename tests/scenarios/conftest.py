@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from leasehold.client import get_client
-from leasehold.concurrency import keeper
+from leasehold.concurrency import process
 from scenarios.gauges import Gauge, slots_in_use
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def limit(backend: str) -> Iterator[Callable[[int], str]]:
         return tag
 
     yield make
-    running = keeper.running()
+    running = process.running_keeper()
     if running is not None:
         running.flush(10)
     for tag in tags:

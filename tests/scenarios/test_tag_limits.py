@@ -57,7 +57,8 @@ def test_a_task_with_two_tags_holds_a_slot_of_each(
 
     pairs()
     assert gauge.peak == 2
-    assert all(1 <= first == second <= 2 for first, second in seen)
+    # Read one after the other, they may differ by what others give back between the two.
+    assert all(1 <= used <= 2 for both_used in seen for used in both_used)
 
 
 def test_four_processes_share_a_limit_of_two(limit: Callable[[int], str], tmp_path: Path) -> None:

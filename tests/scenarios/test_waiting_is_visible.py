@@ -45,3 +45,24 @@ def test_the_first_wait_is_told_once_within_a_second(
     assert line.created - began < 1 + 1
     assert "1/1 in use" in line.getMessage()
     assert "held by holder-0" in line.getMessage()
+
+
+def test_the_line_counts_all_who_wait_however_many(
+    limit: Callable[[int], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    tag, go = limit(1), threading.Event()
+
+    @task(tags=[tag])
+    def body(_: int) -> None:
+        go.wait(20)
+
+    @flow
+    def crowded() -> None:
+        body.map(range(400))
+        while "tasks wait" not in caplog.text:
+            time.sleep(0.02)
+        go.set()
+
+    with caplog.at_level(logging.INFO, logger="leasehold"):
+        crowded()
+    assert f"399 tasks wait for tag {tag!r}" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -76,9 +77,60 @@ def test_it_fails_when_it_is_told_to(leasehold_server: FakeServer) -> None:
 
 def test_leases_expire_when_it_is_told_to(leasehold_server: FakeServer) -> None:
     leasehold_server.global_limit("gpu", 1)
-    with concurrency("gpu"):
+    with concurrency("gpu", on_lease_lost="ignore") as lease:
         leasehold_server.expire()
+        assert lease.lost
         assert leasehold_server.used("gpu") == 0
+
+
+def test_work_that_is_to_be_cancelled_hears_at_once_that_its_lease_expired(
+    leasehold_server: FakeServer,
+) -> None:
+    leasehold_server.limit("database", 1)
+
+    @task(tags=["database"], on_lease_lost="cancel")
+    def checks() -> None:
+        leasehold_server.expire()
+        lease = current_lease()
+        assert lease is not None
+        lease.check()
+        pytest.fail("the check should have raised")
+
+    @task(tags=["database"], on_lease_lost="cancel")
+    async def awaits() -> None:
+        leasehold_server.expire()
+        await asyncio.sleep(15)
+
+    began = time.monotonic()
+    with pytest.raises(LeaseLostError, match="does not know its lease any more"):
+        checks()
+    with pytest.raises(LeaseLostError):
+        asyncio.run(awaits())
+    with pytest.raises(LeaseLostError):
+        flow(lambda: awaits.submit().result())()
+    assert time.monotonic() - began < 5
+    assert leasehold_server.used("database") == 0
+
+
+def test_work_that_is_to_go_on_has_its_slot_again_soon_after_its_lease_expired(
+    leasehold_server: FakeServer,
+) -> None:
+    leasehold_server.limit("database", 1)
+
+    @task(tags=["database"])
+    def stubborn() -> tuple[list[str], list[str]]:
+        before = leasehold_server.holders("database")
+        leasehold_server.expire()
+        lease = current_lease()
+        assert lease is not None
+        while lease.lost:
+            time.sleep(0.01)
+        return before, leasehold_server.holders("database")
+
+    began = time.monotonic()
+    before, after = stubborn()
+    assert time.monotonic() - began < 5
+    assert len(before) == len(after) == 1
 
 
 def test_leases_expire_when_its_clock_is_moved(
@@ -142,6 +194,22 @@ def test_the_router_answers_until_a_route_is_mocked(leasehold_router: respx.Mock
         load(1)
 
 
+def test_the_router_says_what_to_install_where_respx_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text("import sys\nsys.modules['respx'] = None\n")
+    (tmp_path / "test_it.py").write_text("def test_it(leasehold_router): ...\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:respx"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=55,
+        check=False,
+    )
+    assert 'pip install "leasehold[testing]"' in done.stdout
+    assert "1 error" in done.stdout
+    assert "plugin.py" not in done.stdout  # no traceback
+
+
 def test_a_lost_lease_can_be_tried_out(leasehold_router: respx.MockRouter) -> None:
     server: FakeServer = leasehold_router.server  # type: ignore[attr-defined] # as documented
     server.limit("database", 1)
@@ -179,7 +247,7 @@ def test_the_example_runs_where_only_the_package_is_installed(tmp_path: Path) ->
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 passed" in done.stdout
+    assert "5 passed" in done.stdout
 
 
 def test_nothing_heavy_is_imported_before_a_fixture_is_used() -> None:

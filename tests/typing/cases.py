@@ -41,6 +41,14 @@ def items(count: int) -> Iterator[int]:
     yield from range(count)
 
 
+def untyped() -> Any:
+    return 1
+
+
+untyped_task = task(untyped)
+untyped_flow = flow(untyped)
+
+
 @flow(task_runner=ThreadPoolTaskRunner(max_workers=4), retries=1, log_prints=True)
 def etl(paths: list[str]) -> int:
     return len(paths)
@@ -58,6 +66,8 @@ def calls() -> None:
     assert_type(etl(["a"]), int)
     assert_type(bare("a", return_state=True), State[int])
     assert_type(etl(["a"], return_state=True), State[int])
+    assert_type(untyped_task(return_state=True), State[Any])
+    assert_type(untyped_flow(return_state=True), State[Any])
     bare(1)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
     bare()  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     etl("a")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
@@ -85,7 +95,12 @@ def submitted() -> None:
     for ended in as_completed(futures):
         assert_type(ended, PrefectFuture[bytes])
     done, not_done = wait(futures, timeout=1)
-    assert_type(done | not_done, set[PrefectFuture[Any]])
+    assert_type(done | not_done, set[PrefectFuture[bytes]])
+    assert_type(wait(futures).done, set[PrefectFuture[bytes]])
+    assert_type(wait(futures).not_done.pop().result(), bytes)
+    of_different_types = [load.submit("a"), bare.submit("a")]
+    wait(of_different_types)
+    as_completed(of_different_types)
 
 
 def options() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -13,10 +13,17 @@ from leasehold.cli.rewriting import session_first
 from leasehold.cli.session import Session
 from leasehold.exceptions import LeaseholdError
 
+#: In this order people meet them; the rest are long names of the same.
+_FIRST: Final = ["limit", "gcl", "run", "server", "doctor"]
+
 
 class _Program(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, session_first(args))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -48,7 +55,8 @@ def program(
     ctx: typer.Context,
     *,
     profile: Annotated[
-        str | None, typer.Option("--profile", "-p", help="Use this profile of profiles.toml.")
+        str | None,
+        typer.Option("--profile", "-p", metavar="NAME", help="Use this profile of profiles.toml."),
     ] = None,
     prompt: Annotated[
         bool | None,
@@ -64,15 +72,15 @@ def program(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version."),
     ] = False,
 ) -> None:
-    """Limits for concurrently running tasks: make, list, change and delete them."""
+    """Limits on tasks that run at once: see them, change them, and run flows under them."""
     ctx.obj = Session(profile, prompt=prompt)
 
 
 app.add_typer(tag_limits.app, name="limit")
 app.add_typer(global_limits.app, name="gcl")
-app.command(name="server")(server.show)
-app.command(name="doctor")(doctor.examine)
-app.command(name="run")(run.run)
+app.command(name="server", short_help="Show where limits are kept.")(server.show)
+app.command(name="doctor", short_help="Find slots that nobody holds any more.")(doctor.examine)
+app.command(name="run", short_help="Run a flow from a file.")(run.run)
 
 #: The names that scripts written for `prefect` use.
 app.add_typer(tag_limits.app, name="concurrency-limit", short_help="The same as limit.")

@@ -10,7 +10,7 @@ import typer
 
 from leasehold.cli import completing
 from leasehold.cli.output import ago, print_json, print_table
-from leasehold.cli.session import Command, Json, Output, Session, Yes, confirm
+from leasehold.cli.session import Command, Json, Output, Session, Yes, confirm, whole_number
 
 if TYPE_CHECKING:
     from leasehold.client.clients import SyncClient
@@ -33,13 +33,21 @@ def create(
     ctx: typer.Context,
     name: Name,
     *,
-    limit: Annotated[int, typer.Option("--limit", "-l", help="How many slots.")],
+    limit: Annotated[
+        int,
+        typer.Option("--limit", "-l", metavar="N", parser=whole_number, help="How many slots."),
+    ],
     disable: Annotated[
         bool, typer.Option("--disable/--no-disable", help="Make it, but do not enforce it.")
     ] = False,
-    active_slots: Annotated[int, typer.Option(help="Slots in use from the start.")] = 0,
+    active_slots: Annotated[
+        int, typer.Option(metavar="N", parser=whole_number, help="Slots in use from the start.")
+    ] = 0,
     slot_decay_per_second: Annotated[
-        float, typer.Option(help="Slots that come back each second; above 0: a rate limit.")
+        float,
+        typer.Option(
+            metavar="NUMBER", help="Slots that come back each second; above 0: a rate limit."
+        ),
     ] = 0.0,
     json: Json = False,
 ) -> None:
@@ -128,10 +136,15 @@ def update(
     disable: Annotated[
         bool, typer.Option("--disable/--no-disable", help="Do not enforce the limit.")
     ] = False,
-    limit: Annotated[int | None, typer.Option("--limit", "-l", help="How many slots.")] = None,
-    active_slots: Annotated[int | None, typer.Option(help="How many are in use.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-l", metavar="N", parser=whole_number, help="How many slots."),
+    ] = None,
+    active_slots: Annotated[
+        int | None, typer.Option(metavar="N", parser=whole_number, help="How many are in use.")
+    ] = None,
     slot_decay_per_second: Annotated[
-        float | None, typer.Option(help="Slots that come back each second.")
+        float | None, typer.Option(metavar="NUMBER", help="Slots that come back each second.")
     ] = None,
     json: Json = False,
 ) -> None:

@@ -85,11 +85,13 @@ class Progress:
 
 def _slots() -> dict[str, str]:
     """Say how many slots this process holds of each tag, and how many there are."""
-    keepers = sys.modules.get("leasehold.concurrency.keeper")
-    keeper = None if keepers is None else keepers.running()
+    if "leasehold.concurrency.process" not in sys.modules:  # no task has needed a slot yet
+        return {}
+    from leasehold.concurrency.process import leases  # waits where another thread imports it
+
     held: Counter[str] = Counter()
     sizes: dict[str, int] = {}
-    for lease in () if keeper is None else keeper.leases():
+    for lease in leases():
         for name, size in lease.limits.items():
             held[name] += lease.request.slots
             sizes[name] = size

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import collections
 import contextlib
 import importlib.util
 import json
 import os
+import shlex
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -16,10 +19,12 @@ import typer
 
 from leasehold.cli.session import Session  # noqa: TC001 - typer reads the annotations
 from leasehold.exceptions import (
+    InvalidTagError,
     LeaseholdError,
     LimitExistsError,
     LimitNotFoundError,
     OptionError,
+    ParameterTypeError,
     UnsupportedImportError,
     UnsupportedOptionError,
 )
@@ -33,7 +38,12 @@ if TYPE_CHECKING:
 
 
 #: Errors that are about a line of the file, and say which.
-_OF_THE_FILE: Final = (OptionError, UnsupportedImportError, UnsupportedOptionError)
+_OF_THE_FILE: Final = (
+    InvalidTagError,
+    OptionError,
+    UnsupportedImportError,
+    UnsupportedOptionError,
+)
 
 
 def run(
@@ -43,24 +53,32 @@ def run(
     ],
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", metavar="NAME=VALUE", help="A parameter; VALUE may be JSON."),
+        typer.Option(
+            "--param",
+            metavar="NAME=VALUE",
+            help="A parameter of the flow. VALUE is read as JSON where the flow takes what that "
+            "gives ('[1, 2]', 'true', '12'); otherwise it is text.",
+        ),
     ] = None,
     limit: Annotated[
         list[str] | None,
-        typer.Option("--limit", metavar="TAG=N", help="A limit for the time of this run."),
+        typer.Option(
+            "--limit",
+            metavar="TAG=N",
+            help="A limit for the time of this run. It is removed afterwards, unless the run is "
+            "ended by SIGKILL: then it is removed with: leasehold limit delete TAG",
+        ),
     ] = None,
 ) -> None:
     """Run a flow from a file, even if its imports still say prefect."""
     session: Session = ctx.obj
     path, wanted = _split(entrypoint)
-    parameters = {name: _value(text) for name, text in map(_pair, param or [])}
+    texts = dict(map(_pair, param or []))
     limits = {tag: _size(tag, text) for tag, text in map(_pair, limit or [])}
     _choose_profile(session)
-    with _limits(session, limits), _own_traceback(path):
+    with _ending_in_order(), _limits(session, limits), _own_traceback(path):
         flow = _find(_load(path), path, wanted)
-        state = _call(flow, parameters)
-        if not state.is_completed():
-            state.outcome()
+        _call(flow, _parameters(flow, texts))
 
 
 def _split(entrypoint: str) -> tuple[Path, str | None]:
@@ -80,8 +98,21 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _parameters(flow: Flow[..., Any], texts: dict[str, str]) -> dict[str, Any]:
+    """Read parameters: as JSON, or as text where the flow refuses that. It converts them further.
+
+    A zip code is a number for JSON, and text for a flow that says so.
+    """
+    values = {name: _value(text) for name, text in texts.items()}
+    try:
+        flow.validated((), values)
+    except ParameterTypeError as error:
+        refused = texts.keys() & error.parameters
+        return values | {name: texts[name] for name in refused}
+    return values
+
+
 def _value(text: str) -> Any:
-    """Read a parameter: JSON where it is that, else a string. The flow converts it further."""
     try:
         return json.loads(text)
     except ValueError:
@@ -95,11 +126,36 @@ def _size(tag: str, text: str) -> int:
 
 
 def _choose_profile(session: Session) -> None:
-    """Have the flow use the profile of the command line, which wins over the environment."""
-    if session.profile is not None:
-        for name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"):
-            os.environ.pop(name, None)
-        os.environ["PREFECT_PROFILE"] = session.profile
+    """Have the flow use the profile of the command line, which wins over all other sources."""
+    if session.profile is None:
+        return
+    settings = session.settings()
+    os.environ["PREFECT_PROFILE"] = session.profile
+    os.environ["PREFECT_API_URL"] = settings.api_url or ""
+    for name, secret in (
+        ("PREFECT_API_KEY", settings.api_key),
+        ("PREFECT_API_AUTH_STRING", settings.api_auth_string),
+    ):
+        os.environ[name] = "" if secret is None else secret.get_secret_value()
+
+
+@contextlib.contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end it like Ctrl-C: bodies are interrupted, limits removed."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -115,8 +171,8 @@ def _limits(session: Session, limits: dict[str, int]) -> Iterator[None]:
                 if _exists(client, tag):
                     raise LimitExistsError(
                         f"The tag {tag!r} has a limit already, which others may rely on. Leave "
-                        f"--limit {tag}={size} out, or change it for all: leasehold limit update "
-                        f"{tag} {size}.",
+                        f"--limit {tag}={size} out, or change it for all. If a run that was killed "
+                        f"left it: leasehold limit delete {shlex.quote(tag)}",
                         name=tag,
                     )
                 client.create_concurrency_limit(tag, size)
@@ -192,16 +248,30 @@ def _started_by_main(path: Path) -> Iterator[str]:
                     yield call.func.id
 
 
-def _call(flow: Flow[..., Any], parameters: dict[str, Any]) -> Any:
+def _call(flow: Flow[..., Any], parameters: dict[str, Any]) -> None:
+    """Run the flow, and raise what it ended with if that is no success."""
+    import asyncio
+
     from leasehold.cli.progress import shown
 
     with shown():
+        if flow.isgenerator:
+            items: Any = flow(**parameters)
+            if flow.isasync:
+                asyncio.run(_consume(items))
+            else:
+                collections.deque(items, maxlen=0)
+            return
         state: Any = flow(**parameters, return_state=True)
         if flow.isasync:
-            import asyncio
-
             state = asyncio.run(state)
-    return state
+    if not state.is_completed():
+        state.outcome()
+
+
+async def _consume(items: Any) -> None:
+    async for _ in items:
+        pass
 
 
 @contextlib.contextmanager
@@ -220,7 +290,9 @@ def _own_traceback(path: Path) -> Iterator[None]:
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_code.co_filename != str(path):
             frames = frames.tb_next
-        traceback.print_exception(type(error), error, frames or error.__traceback__)
+        if frames is None and not isinstance(error, SyntaxError):  # which names its line itself
+            frames = error.__traceback__
+        traceback.print_exception(type(error), error, frames)
         raise typer.Exit(1) from None
 
 

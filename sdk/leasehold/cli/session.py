@@ -33,6 +33,14 @@ def _json_only(output: str | None) -> str | None:
     return output
 
 
+def whole_number(text: str) -> int:
+    """Read a number from the command line; what is none is named."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no whole number.") from None
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Output = Annotated[
     str | None,

@@ -9,7 +9,16 @@ import typer
 
 from leasehold.cli import completing
 from leasehold.cli.output import ago, print_json, print_table
-from leasehold.cli.session import Command, Json, Output, Session, Yes, confirm, slots_of
+from leasehold.cli.session import (
+    Command,
+    Json,
+    Output,
+    Session,
+    Yes,
+    confirm,
+    slots_of,
+    whole_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +36,9 @@ app = typer.Typer(
 Tag = Annotated[str, typer.Argument(metavar="TAG", help="The tag.", autocompletion=completing.tags)]
 Size = Annotated[
     int,
-    typer.Argument(metavar="CONCURRENCY_LIMIT", help="How many may run at once."),
+    typer.Argument(
+        metavar="CONCURRENCY_LIMIT", parser=whole_number, help="How many may run at once."
+    ),
 ]
 
 #: A negative number is no option, but a wrong number: it gets an answer that says so.
@@ -66,9 +77,10 @@ def ls(
     ctx: typer.Context,
     *,
     limit: Annotated[
-        int | None, typer.Option(min=0, help="List at most so many.", show_default="all")
+        int | None,
+        typer.Option(min=0, metavar="N", help="List at most so many.", show_default="all"),
     ] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Leave out so many first.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, metavar="N", help="Leave out so many first.")] = 0,
     json: Json = False,
     output: Output = None,
 ) -> None:
@@ -98,6 +110,7 @@ def inspect(ctx: typer.Context, tag: Tag, *, json: Json = False, output: Output 
     with _connect(ctx) as client:
         use = client.read_concurrency_limit_use(tag)
         holders = client.read_concurrency_limit_holders(tag)
+        on_ledger = client.settings.api_url is None
     if json or output:
         print_json({**_as_json(use), "holders": [one.model_dump(mode="json") for one in holders]})
         return
@@ -106,7 +119,7 @@ def inspect(ctx: typer.Context, tag: Tag, *, json: Json = False, output: Output 
     if holders:
         columns = ("task run", "name", "state", "since", "expires")
         print_table(columns, [_row(one) for one in holders])
-    _explain(use, holders)
+    _explain(use, holders, on_ledger=on_ledger)
 
 
 @app.command(cls=Command)
@@ -235,7 +248,7 @@ def _row(holder: RunHolder) -> tuple[str, ...]:
     return str(holder.id), name, holder.state or "-", ago(holder.since) or "-", expires
 
 
-def _explain(use: ConcurrencyLimitUse, holders: Sequence[RunHolder]) -> None:
+def _explain(use: ConcurrencyLimitUse, holders: Sequence[RunHolder], *, on_ledger: bool) -> None:
     if not use.limit.concurrency_limit:
         typer.echo("A limit of 0 admits nobody: tasks with this tag fail.")
     if use.unlisted > 0:
@@ -244,7 +257,8 @@ def _explain(use: ConcurrencyLimitUse, holders: Sequence[RunHolder]) -> None:
             others = "what is not listed: a flow, or a holder that is gone (leasehold doctor)"
         typer.echo(f"{slots_of(use.unlisted)} held by {others}.")
     if any(one.expires for one in holders):
-        typer.echo("expires, yes: the slot comes back when its holder no longer reports.")
+        until = "its process has ended" if on_ledger else "its holder no longer reports"
+        typer.echo(f"expires, yes: the slot comes back when {until}.")
     if any(one.expires is False for one in holders):
         typer.echo("expires, no: a slot taken by the old tag calls stays until it is given back.")
     if any(one.expires is None for one in holders):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from leasehold.client import server as servers
 from leasehold.client.models import GlobalConcurrencyLimitCreate
-from leasehold.client.names import tag_limit
+from leasehold.client.names import check_tag, tag_limit
 from leasehold.exceptions import LimitExistsError, LimitInUseError, ServerTooOldError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def read_unconverted_limits(limits: Limits) -> Plan[list[ConcurrencyLimitUse]]:
 
     Raises:
         ServerTooOldError: the server has no leases at all.
+        InvalidTagError: a tag cannot be the name of a global limit; so none of them is converted.
     """
     server = yield from limits.read_server()
     if server.name == "leases":
@@ -43,7 +44,10 @@ def read_unconverted_limits(limits: Limits) -> Plan[list[ConcurrencyLimitUse]]:
             version=str(server.version),
         )
     uses = yield from limits.read_concurrency_limit_uses()
-    return [use for use in uses if use.counted is None]
+    unconverted = [use for use in uses if use.counted is None]
+    for use in unconverted:
+        check_tag(use.limit.tag)
+    return unconverted
 
 
 def convert_limits(limits: Limits) -> Plan[list[ConcurrencyLimitUse]]:
@@ -55,6 +59,7 @@ def convert_limits(limits: Limits) -> Plan[list[ConcurrencyLimitUse]]:
     Raises:
         LimitInUseError: a slot is held; nothing was changed.
         ServerTooOldError: the server has no leases at all.
+        InvalidTagError: a tag cannot be the name of a global limit; nothing was changed.
     """
     found = yield from read_unconverted_limits(limits)
     held = [use.limit.tag for use in found if use.used]

@@ -119,7 +119,12 @@ class Leases:
         )
 
     def undo(self, request: SlotRequest, holder: Holder) -> Request | None:
-        """Lead the way through the old tag calls: they find leases by their holder's id."""
+        """Lead the way through the old tag calls: they find leases by their holder's id.
+
+        Before 3.4.19 they find none. There, for tags that `limit convert` gave leases to, the
+        server answers "done" and does nothing: a slot whose grant got lost is taken until its lease
+        has expired. The bare counters would be no better: that lease would be counted down twice.
+        """
         return TAG_CALLS.undo(request, holder)
 
 

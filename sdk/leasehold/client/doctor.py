@@ -163,7 +163,7 @@ def _of_sizes(use: ConcurrencyLimitUse) -> Iterator[Finding]:
             name=name,
             kind="size",
             explanation=f"Tag {tag!r} has a limit of {size} on the path of the old tag calls, and "
-            f"of {counted.limit} on that of leases. Make them one: {change}.",
+            f"of {counted.limit} on that of leases. Make them one: {change}",
             mendable=False,
         )
 
@@ -173,7 +173,7 @@ def _zero(name: str, change: str) -> Finding:
         name=name,
         kind="size",
         explanation=f"The limit of {describe((name,))} is 0: it admits nobody, and what needs it "
-        f"fails. Raise it: {change}.",
+        f"fails. Raise it: {change}",
         mendable=False,
     )
 

@@ -66,7 +66,8 @@ class GlobalLimits(Planner):
         values = _values(concurrency_limit, name)
         new_name = values.get("name") or name
         with changing(*{name, new_name}):
-            answer = yield from self._ask("PATCH", global_path(name), values)
+            path = yield from self._global_path(name)
+            answer = yield from self._ask("PATCH", path, values)
         if answer.status == NOT_FOUND and answer.repeated and new_name != name:
             yield from self.read_global_concurrency_limit_by_name(new_name)
             return
@@ -79,7 +80,7 @@ class GlobalLimits(Planner):
             LimitNotFoundError: there is none of this name.
         """
         with changing(name):
-            answer = yield from self._ask("DELETE", global_path(name))
+            answer = yield from self._ask("DELETE", (yield from self._global_path(name)))
         if not (answer.repeated and answer.status == NOT_FOUND):
             self._check(answer, name)
 
@@ -91,7 +92,7 @@ class GlobalLimits(Planner):
         Raises:
             LimitNotFoundError: there is none of this name.
         """
-        answer = yield from self._ask("GET", global_path(name))
+        answer = yield from self._ask("GET", (yield from self._global_path(name)))
         return self._read(_GLOBAL_LIMIT, answer, name)
 
     def upsert_global_concurrency_limit_by_name(
@@ -140,10 +141,18 @@ class GlobalLimits(Planner):
                 break
         return found
 
+    def _global_path(self, name: str) -> Plan[str]:
+        """Give a global limit's path.
 
-def global_path(name: str) -> str:
-    """Give a global limit's path."""
-    return _GLOBALS + in_path(name, "limit name")
+        Servers take a slash for their own, quoted or not. Tags may have one that got their limits
+        before 3.4.19; these limits are found by their ids.
+        """
+        quoted = in_path(name, "limit name")
+        if "/" in name:
+            for one in (yield from self.read_global_concurrency_limits(None)):
+                if one.name == name:
+                    quoted = str(one.id)
+        return _GLOBALS + quoted
 
 
 def _values(

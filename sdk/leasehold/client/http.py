@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import ssl
 import uuid
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
 from leasehold import __version__
 from leasehold.client.wire import Reply, Request
-from leasehold.exceptions import AuthenticationError, NotAPrefectServerError, ServerUnreachableError
+from leasehold.exceptions import NotAPrefectServerError, ServerUnreachableError
+from leasehold.forks import put_off
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -39,14 +41,6 @@ _FORBIDDEN: Final = 403
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
-class Send(Protocol):
-    """How the keeper talks to a server; tests put a simulated one here."""
-
-    async def __call__(self, request: Request, *, timeout_seconds: float) -> Reply:
-        """Send `request`; raise `ServerError` when no reply comes within the time."""
-        ...
-
-
 class AsyncApi:
     """One connection to the server or the ledger, for one event loop.
 
@@ -60,6 +54,11 @@ class AsyncApi:
         self.settings = settings
         self.address = settings.address
         self._client = httpx.AsyncClient(**_common(settings), **_network(settings, transport))
+        # Taking an address apart costs httpx more than all else that it does for a request.
+        self._url = functools.lru_cache(maxsize=1024)(self._join)
+
+    def _join(self, path: str) -> httpx.URL:
+        return self._client.build_request("GET", path).url
 
     async def __aenter__(self) -> Self:
         return self
@@ -72,16 +71,7 @@ class AsyncApi:
         await self._client.aclose()
 
     async def send(self, request: Request, *, timeout_seconds: float | None = None) -> Reply:
-        """Send one request, once.
-
-        Args:
-            request: what to send.
-            timeout_seconds: the most it may take as a whole; the settings' own when None.
-
-        Raises:
-            ServerUnreachableError: no reply, and whether the server may have acted.
-            LedgerError: the embedded ledger's file cannot be used.
-        """
+        """Send one request, once; see `Api.send`. None: for as long as the settings say."""
         import anyio
 
         seconds = timeout_seconds or self.settings.request_timeout_seconds
@@ -89,7 +79,7 @@ class AsyncApi:
             try:
                 with anyio.fail_after(seconds):
                     response = await self._client.request(
-                        request.method, request.path, json=request.body, timeout=seconds
+                        request.method, self._url(request.path), json=request.body, timeout=seconds
                     )
             except TimeoutError:
                 raise httpx.ReadTimeout(f"no reply within {seconds:.1f} s") from None
@@ -115,23 +105,13 @@ class SyncApi:
         self._client.close()
 
     def send(self, request: Request, *, timeout_seconds: float | None = None) -> Reply:
-        """Send one request, once; see `AsyncApi.send`."""
+        """Send one request, once; see `Api.send`."""
         seconds = timeout_seconds or self.settings.request_timeout_seconds
         with _translated(self.address):
             response = self._client.request(
                 request.method, request.path, json=request.body, timeout=seconds
             )
         return _reply(response)
-
-
-def refused(address: str, status: int) -> AuthenticationError:
-    """Build the error for a 401 or a 403."""
-    reason = "the right to do this" if status == _FORBIDDEN else "these credentials"
-    return AuthenticationError(
-        f"The server at {address} refuses {reason} (HTTP {status}). Check PREFECT_API_KEY "
-        "or PREFECT_API_AUTH_STRING, in the environment or in the active profile.",
-        address=address,
-    )
 
 
 class _Credentials(httpx.Auth):
@@ -174,6 +154,9 @@ def describe_way(settings: Settings) -> dict[str, Any]:
     """Say how to reach the server, for a program that has nothing but the standard library.
 
     Full of secrets: to be passed on where nobody else can read.
+
+    Raises:
+        ValueError: there is a proxy that such a program cannot use.
     """
     import urllib.request
 
@@ -181,21 +164,22 @@ def describe_way(settings: Settings) -> dict[str, Any]:
     tls = url.scheme == "https"
     address = "" if urllib.request.proxy_bypass(url.host) else _proxies().get(url.scheme, "")
     proxy = httpx.URL(address) if address else None
-    authorization = _authorization(settings)
+    if proxy is not None and proxy.scheme != "http":
+        raise ValueError(f"it cannot use a proxy of the kind {proxy.scheme}")
+    login = f"{proxy.username}:{proxy.password}" if proxy and proxy.userinfo else ""
     headers = _headers(settings)
+    authorization = _authorization(settings)
     if authorization:
         headers["Authorization"] = authorization
     return {
         "tls": tls,
-        "host": url.host,
+        "host": url.raw_host.decode(),
         "port": url.port or (443 if tls else 80),
-        "prefix": url.path.rstrip("/"),
+        "authority": url.netloc.decode(),
+        "prefix": url.raw_path.decode().rstrip("/"),
         "url": str(url).rstrip("/"),
-        "proxy": proxy and [proxy.host, proxy.port or 80],
-        "headers": {
-            **_headers(settings),
-            **({"Authorization": authorization} if authorization else {}),
-        },
+        "proxy": proxy and [proxy.raw_host.decode(), proxy.port or 80, login and _basic(login)],
+        "headers": headers,
         "cafile": _trusted_certificates(settings) if tls else None,
         "timeout_seconds": min(settings.request_timeout_seconds, 5.0),
     }
@@ -219,9 +203,12 @@ def _authorization(settings: Settings) -> str | None:
     if settings.api_key is not None:
         return f"Bearer {settings.api_key.get_secret_value()}"
     if settings.api_auth_string is not None:
-        secret = settings.api_auth_string.get_secret_value().encode()
-        return f"Basic {base64.b64encode(secret).decode()}"
+        return _basic(settings.api_auth_string.get_secret_value())
     return None
+
+
+def _basic(login: str) -> str:
+    return f"Basic {base64.b64encode(login.encode()).decode()}"
 
 
 def _headers(settings: Settings) -> dict[str, str]:
@@ -242,7 +229,9 @@ _stand_ins: list[Transport] = []
 
 @contextlib.contextmanager
 def standing_in(transport: Transport) -> Iterator[None]:
-    """Have a transport answer for whatever server, for all clients that are opened in the block.
+    """Have a transport answer instead of any server, for clients that are opened in the block.
+
+    Not instead of the embedded ledger: set an address.
 
     For tests: `leasehold.testing` puts its fake server here.
     """
@@ -259,7 +248,8 @@ def _network(settings: Settings, transport: Transport | None) -> dict[str, Any]:
         return {"transport": transport}
     if settings.api_url is not None:
         limits = httpx.Limits(max_connections=32, keepalive_expiry=_KEEPALIVE_SECONDS)
-        return {"verify": _ssl_context(settings), "limits": limits}
+        with put_off():  # OpenSSL has locks, too, while it sets itself up
+            return {"verify": _ssl_context(settings), "limits": limits}
     from leasehold.embedded.ledger import Ledger
     from leasehold.embedded.transport import LedgerTransport
 

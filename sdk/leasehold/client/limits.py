@@ -21,7 +21,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from leasehold.client import holders
 from leasehold.client.changes import changing
 from leasehold.client.dialect import TAG_CALLS
-from leasehold.client.global_limits import GlobalLimits, global_path
+from leasehold.client.global_limits import GlobalLimits
 from leasehold.client.models import (
     ConcurrencyLimit,
     ConcurrencyLimitUse,
@@ -90,11 +90,11 @@ class Limits(GlobalLimits):
         Raises:
             LimitNotFoundError: the tag has no limit.
         """
-        answer = yield from self._ask("GET", _tag_path(tag))
+        answer = yield from self._ask("GET", (yield from self._tag_path(tag)))
         return self._read(_TAG_LIMIT, answer, tag_limit(tag))
 
     def read_concurrency_limits(
-        self, limit: int | None, offset: int
+        self, limit: int | None = None, offset: int = 0
     ) -> Plan[list[ConcurrencyLimit]]:
         """List the limits of tags.
 
@@ -163,11 +163,14 @@ class Limits(GlobalLimits):
         Raises:
             LimitNotFoundError: the tag has no limit.
         """
-        holding = None if slot_override is None else [str(one) for one in slot_override]
-        path = f"{_tag_path(tag)}/reset"
+        holding = [str(one) for one in slot_override or []]
         with changing(tag_limit(tag)):
-            answer = yield from self._ask("POST", path, {"slot_override": holding})
-            self._check(answer, tag_limit(tag))
+            if "/" in tag:
+                yield from self._reset_by_hand(tag, holding)
+            else:
+                path = f"{yield from self._tag_path(tag)}/reset"
+                answer = yield from self._ask("POST", path, {"slot_override": holding or None})
+                self._check(answer, tag_limit(tag))
             # Servers forget the counter (PROTOCOL.md, "Server defects").
             yield from self.settle_concurrency_limit_counter(tag)
 
@@ -178,7 +181,7 @@ class Limits(GlobalLimits):
             LimitNotFoundError: the tag has no limit.
         """
         with changing(tag_limit(tag)):
-            answer = yield from self._ask("DELETE", _tag_path(tag))
+            answer = yield from self._ask("DELETE", (yield from self._tag_path(tag)))
             if not (answer.repeated and answer.status == NOT_FOUND):
                 self._check(answer, tag_limit(tag))
             if (yield from self.read_server()).tags is TAG_CALLS:
@@ -270,8 +273,29 @@ class Limits(GlobalLimits):
         return any(one.name.startswith(TAG_PREFIX) for one in everything)
 
     def _patch(self, tag: str, **values: int) -> Plan[None]:
-        answer = yield from self._ask("PATCH", global_path(tag_limit(tag)), values)
-        self._check(answer, tag_limit(tag))
+        path = yield from self._global_path(tag_limit(tag))
+        self._check((yield from self._ask("PATCH", path, values)), tag_limit(tag))
+
+    def _tag_path(self, tag: str) -> Plan[str]:
+        """Give the path of a tag's limit; by its id where it has a slash, see `_global_path`."""
+        quoted = in_path(tag, "tag")
+        if "/" in tag:
+            counted = yield from self.read_global_concurrency_limits(None)
+            everything = yield from self._all_tags({one.name: one for one in counted})
+            for one in everything:
+                if one.tag == tag:
+                    return f"{_TAGS}{one.id}"
+        return f"{_TAGS}tag/{quoted}"
+
+    def _reset_by_hand(self, tag: str, holding: list[str]) -> Plan[None]:
+        """Do what a server's reset does, where it cannot be asked for: there is none by id."""
+        limit = yield from self.read_concurrency_limit_by_tag(tag)
+        for holder in limit.active_slots:
+            yield from self.revoke_concurrency_limit_slot(tag, holder)
+        for one in holding:
+            body = {"names": [tag], "task_run_id": one}
+            answer = yield from self._ask("POST", f"{_TAGS}increment", body)
+            self._check(answer, tag_limit(tag))
 
     def _all_tags(
         self, counted: dict[str, GlobalConcurrencyLimitResponse]
@@ -291,11 +315,12 @@ class Limits(GlobalLimits):
             found |= {one.tag: one for one in page}
             if len(found) == before or len(page) < PAGE >= len(counted):
                 break
-        for name in counted:
+        for name, limit in counted.items():
             tag = name.removeprefix(TAG_PREFIX)
             if tag != name and tag not in found:
+                answer = yield from self._ask("GET", f"{_TAGS}{limit.id}")
                 with contextlib.suppress(LimitNotFoundError):  # deleted meanwhile
-                    found[tag] = yield from self.read_concurrency_limit_by_tag(tag)
+                    found[tag] = self._read(_TAG_LIMIT, answer, name)
         return list(found.values())
 
     def _runs(self, kind: str, ids: list[UUID]) -> Plan[dict[UUID, _Run]]:
@@ -308,10 +333,6 @@ class Limits(GlobalLimits):
             with contextlib.suppress(ValidationError):
                 known |= {run.id: run for run in _RUNS.validate_json(answer.body)}
         return known
-
-
-def _tag_path(tag: str) -> str:
-    return f"{_TAGS}tag/{in_path(tag, 'tag')}"
 
 
 def _holder(

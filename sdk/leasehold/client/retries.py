@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import tenacity
 
-from leasehold.client.http import refused
+from leasehold.client.server import refused
 from leasehold.client.wire import Reply, is_passing
 from leasehold.exceptions import ServerUnreachableError
 

@@ -14,9 +14,13 @@ from urllib.parse import urlsplit
 from packaging.version import InvalidVersion, Version
 
 from leasehold.client.dialect import COUNTERS, LEASES, TAG_CALLS
-from leasehold.client.http import refused
 from leasehold.client.wire import Request, is_passing
-from leasehold.exceptions import NotAPrefectServerError, ServerTooOldError, ServerUnreachableError
+from leasehold.exceptions import (
+    AuthenticationError,
+    NotAPrefectServerError,
+    ServerTooOldError,
+    ServerUnreachableError,
+)
 
 if TYPE_CHECKING:
     from leasehold.client.dialect import Dialect
@@ -37,8 +41,13 @@ OLDEST: Final = Version("3.0.0")
 
 ASK: Final = Request("GET", "/admin/version")
 
+_UNAUTHORIZED, _FORBIDDEN = 401, 403
+
 #: Servers are upgraded under running processes: what they are is asked again after this long.
 KNOWN_SECONDS: Final = 300.0
+
+#: A server needs longer than this to restart: what it confirmed so recently it has not forgotten.
+RESTART_SECONDS: Final = 5.0
 
 _OK = 200
 
@@ -123,13 +132,23 @@ def known_unasked(settings: Settings) -> Server | None:
     return None
 
 
+def refused(address: str, status: int) -> AuthenticationError:
+    """Build the error for a 401 or a 403."""
+    reason = "the right to do this" if status == _FORBIDDEN else "these credentials, or none"
+    return AuthenticationError(
+        f"The server at {address} refuses {reason} (HTTP {status}). Check PREFECT_API_KEY "
+        "or PREFECT_API_AUTH_STRING, in the environment or in the active profile.",
+        address=address,
+    )
+
+
 def read(reply: Reply, address: str) -> Server:
     """Read the reply to `ASK`.
 
     Raises:
         ServerError: with what is wrong with the server, and what to do.
     """
-    if reply.status in {401, 403}:
+    if reply.status in {_UNAUTHORIZED, _FORBIDDEN}:
         raise refused(address, reply.status)
     if is_passing(reply.status):
         raise ServerUnreachableError(

@@ -111,7 +111,7 @@ class Asker:
         # A slot that comes when this process is dead would never come back. But a process whose
         # tags have no limits is to start nothing, so the server is asked first.
         if may_be_lost and await self._connection.has_tag_limit(request):
-            self._guarding.start()
+            await self._guarding.started()
         async with self._connection.lane.turn(ACQUIRE):
             head = queue.head
             if head is None:
@@ -125,16 +125,29 @@ class Asker:
             try:
                 reply = await self._connection.send(dialect.acquire(request, holder))
                 outcome = read_acquire(dialect, reply, request, holder)
+                self._turnstile.heard_after(self._clock() - sent_at)
             except ServerUnreachableError as error:
                 outcome = Unknown(str(error), may_have_acted=error.delivered)
+            except LeaseholdError:
+                self._guarding.drop(key)
+                raise
         if isinstance(outcome, Unknown):
             if outcome.may_have_acted and undo is not None:
                 await self._undo(undo, key, request, sent_at)
-            elif outcome.may_have_acted and request.mode == "concurrency":
-                herald.warn_of_lost_reply(request, expires=dialect.expires)
+            else:
+                self._guarding.drop(key)
+                if outcome.may_have_acted and request.mode == "concurrency":
+                    herald.warn_of_lost_reply(request, expires=dialect.expires)
             self._no_answer(queue, outcome.retry_after)
         elif isinstance(outcome, Granted):
-            lease = Lease(request, outcome, sent_at, holder_id=holder.id, clock=self._clock)
+            lease = Lease(
+                request,
+                outcome,
+                sent_at,
+                holder_id=holder.id,
+                clock=self._clock,
+                seen=self._connection.sees_us,
+            )
             self._guarding.keep(key, lease)
             self._on_grant(queue, lease)
         else:

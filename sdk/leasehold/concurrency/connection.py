@@ -1,6 +1,7 @@
 """The keeper's way to the server: one client, the lane for changes, and what an outage is.
 
-An outage is told once, however many requests fail in it, and once more when it is over.
+An outage is told once, however many requests fail in it, and once more when it is over. Whenever
+the server may have been exchanged for another, it is asked what it is before the next acquire.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from leasehold.client import server as servers
-from leasehold.client.dialect import LEASES
+from leasehold.client.api import open_api
+from leasehold.client.dialect import LEASES, TAG_CALLS
 from leasehold.client.names import TAG_PREFIX
 from leasehold.client.wire import Refusal, Request, is_passing
 from leasehold.concurrency.lane import Lane
@@ -22,8 +25,8 @@ from leasehold.exceptions import LeaseholdError, ServerTooOldError, ServerUnreac
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from leasehold.client.api import Api
     from leasehold.client.dialect import Dialect
-    from leasehold.client.http import AsyncApi
     from leasehold.client.wire import Refused, Reply, SlotRequest
     from leasehold.settings import Settings
 
@@ -35,7 +38,15 @@ _HICCUP_SECONDS: Final = 3.0
 #: On servers that can be converted, where a tag's limit is kept is asked again after this long.
 _CONVERTED_SECONDS: Final = 60.0
 
+#: How long to leave a server alone that could not take two changes at once.
+_MOMENT_SECONDS: Final = 0.02
+
+#: While `limit convert` is half way through, a task with two tags looks again, so often.
+_LOOKS: Final = 6
+_PAUSE_SECONDS: Final = 1.0
+
 _OK: Final = 200
+_MISSING: Final = {404, 405}
 _BUSY: Final = 503
 _TOO_MANY: Final = 429
 
@@ -45,14 +56,17 @@ class Look:
     """A limit, as the server describes it.
 
     Attributes:
-        size: the limit; None where it is switched off.
+        size: the limit; None where it is switched off, or where there is none.
         used: how many slots are in use; None where the server does not say.
-        holders: the ids of the task runs that hold slots; of a tag's limit only.
+        holders: the ids of the task runs that hold these slots, where they are listed.
+        is_listed: whether they are. Of limits that are no tag's they are not, nor on servers that
+            keep tags apart, for what `limit convert` has made there.
     """
 
     size: int | None
     used: int | None
     holders: tuple[str, ...] = ()
+    is_listed: bool = False
 
 
 class Connection:
@@ -69,20 +83,23 @@ class Connection:
         settings: Settings,
         *,
         clock: Callable[[], float],
-        open_api: Callable[[Settings], AsyncApi] | None = None,
+        open_api: Callable[[Settings], Api] = open_api,
     ) -> None:
         self.lane = Lane()
         self.address = settings.address
+        self.sees_us = settings.api_url is None  # the embedded ledger knows its processes
         self.request_seconds = settings.request_timeout_seconds
         self.outage_seconds = settings.outage_seconds
         self._settings = settings
         self._clock = clock
         self._open_api = open_api
-        self._api: AsyncApi | None = None
+        self._api: Api | None = None
         self._server: servers.Server | None = None
         self._ask_at = 0.0
         self._converted: dict[tuple[str, ...], tuple[float, bool]] = {}
         self._detecting = asyncio.Lock()
+        self._unanswered: tuple[float, ServerUnreachableError] | None = None
+        self._heard_at = -math.inf
         self._reached = False
         self._down_since: float | None = None
         self._told = False
@@ -98,10 +115,16 @@ class Connection:
         started, seconds = self._clock(), timeout_seconds or self._request_seconds()
         try:
             reply = await self._client().send(request, timeout_seconds=seconds)
+            if reply.status == _BUSY and self.lane.width > 1:
+                # Two of our own changes met, which is no reason for a long pause.
+                self.lane.answered(busy=True)
+                await asyncio.sleep(_MOMENT_SECONDS)
+                reply = await self._client().send(request, timeout_seconds=seconds)
         except ServerUnreachableError as error:
             # What took far longer than it may tells of a standstill here, not of the server.
             stood_still = self._clock() - started > seconds + _HICCUP_SECONDS
             self._failed(self._clock() if stood_still else started, str(error))
+            self._ask_at = 0.0
             raise
         if is_passing(reply.status):
             self._failed(started, f"{self.address} answers HTTP {reply.status}.")
@@ -135,38 +158,61 @@ class Connection:
         return await self._know_server() != before
 
     async def look_at(self, name: str) -> Look | None:
-        """Ask the server about a limit; None where there is none, or no answer."""
-        new = await self._read(f"/v2/concurrency_limits/{quote(name, safe='')}")
+        """Ask the server about a limit; None: no answer."""
         old = None
-        if name.startswith(TAG_PREFIX):
-            tag = quote(name.removeprefix(TAG_PREFIX), safe="")
-            old = await self._read(f"/concurrency_limits/tag/{tag}")
+        try:
+            new = await self._read(f"/v2/concurrency_limits/{quote(name, safe='')}")
+            if name.startswith(TAG_PREFIX):
+                tag = quote(name.removeprefix(TAG_PREFIX), safe="")
+                old = await self._read(f"/concurrency_limits/tag/{tag}")
+        except (LeaseholdError, ValueError):
+            return None
         holders = tuple((old or {}).get("active_slots") or ())
         if new is not None:
             size = new.get("limit") if new.get("active", True) else None
-            return Look(size, new.get("active_slots"), holders)
-        return None if old is None else Look(old.get("concurrency_limit"), len(holders), holders)
+            if old is not None and old.get("id") == new.get("id"):
+                return Look(size, new.get("active_slots"), holders, is_listed=True)
+            return Look(size, new.get("active_slots"))
+        if old is not None:
+            return Look(old.get("concurrency_limit"), len(holders), holders, is_listed=True)
+        return Look(None, 0)
 
     async def _read(self, path: str) -> dict[str, Any] | None:
-        try:
-            reply = await self.send(Request("GET", path))
-            content = json.loads(reply.body) if reply.status == _OK else None
-        except (LeaseholdError, ValueError):
+        """Read a limit; None: there is none."""
+        reply = await self.send(Request("GET", path))
+        if reply.status in _MISSING:
             return None
-        return content if isinstance(content, dict) else None
+        content = json.loads(reply.body)
+        if reply.status != _OK or not isinstance(content, dict):
+            raise ValueError(reply.text)
+        return content
 
     async def _know_server(self) -> servers.Server:
+        began = self._clock()
         async with self._detecting:
-            if self._server is None or self._clock() >= self._ask_at:
+            if self._server is None or self._is_in_doubt(self._server):
+                if self._unanswered is not None and self._unanswered[0] >= began:
+                    raise self._unanswered[1]  # somebody has just asked in vain: once is enough
                 await self._detect()
         assert self._server is not None
         return self._server
+
+    def _is_in_doubt(self, server: servers.Server) -> bool:
+        now = self._clock()
+        # An upgrade takes an old server away for a while, and nobody may have asked it meanwhile.
+        silent = now - self._heard_at > servers.RESTART_SECONDS
+        return now >= self._ask_at or (silent and server.tags is TAG_CALLS)
 
     async def _detect(self) -> None:
         server = servers.known_unasked(self._settings)
         if server is None:
             try:
-                server = servers.read(await self.send(servers.ASK), self.address)
+                reply = await self.send(servers.ASK)
+            except ServerUnreachableError as error:
+                self._unanswered = self._clock(), error
+                raise
+            try:
+                server = servers.read(reply, self.address)
             except ServerUnreachableError:
                 if self._server is None:
                     raise
@@ -184,21 +230,24 @@ class Connection:
         return converted
 
     async def _look_for_converted(self, request: SlotRequest) -> bool:
-        new, old = [], []
-        for tag in request.tags:
-            if await self._exists(f"/v2/concurrency_limits/{quote(TAG_PREFIX + tag, safe='')}"):
-                new.append(tag)
-            elif await self._exists(f"/concurrency_limits/tag/{quote(tag, safe='')}"):
-                old.append(tag)
-        if new and old:
-            raise ServerTooOldError(
-                f"The server at {self.address} keeps the limits of {new} as global limits, and "
-                f"those of {old} as tag limits, so that they cannot be taken together. Convert the "
-                "others too: leasehold limit convert --apply.",
-                address=self.address,
-                version=str(self._server and self._server.version),
-            )
-        return bool(new)
+        for look in range(_LOOKS):
+            if look:
+                await asyncio.sleep(_PAUSE_SECONDS)
+            new, old = [], []
+            for tag in request.tags:
+                if await self._exists(f"/v2/concurrency_limits/{quote(TAG_PREFIX + tag, safe='')}"):
+                    new.append(tag)
+                elif await self._exists(f"/concurrency_limits/tag/{quote(tag, safe='')}"):
+                    old.append(tag)
+            if not (new and old):
+                return bool(new)
+        raise ServerTooOldError(
+            f"The server at {self.address} keeps the limits of {new} as global limits, and "
+            f"those of {old} as tag limits, so that they cannot be taken together. Convert the "
+            "others too: leasehold limit convert --apply",
+            address=self.address,
+            version=str(self._server and self._server.version),
+        )
 
     async def has_tag_limit(self, request: SlotRequest) -> bool:
         """Ask an old server whether one of these tags has a limit."""
@@ -226,12 +275,8 @@ class Connection:
         if self._api is not None:
             await self._api.close()
 
-    def _client(self) -> AsyncApi:
+    def _client(self) -> Api:
         if self._api is None:
-            if self._open_api is None:
-                from leasehold.client.http import AsyncApi
-
-                self._open_api = AsyncApi
             self._api = self._open_api(self._settings)
         return self._api
 
@@ -247,11 +292,13 @@ class Connection:
         return min(self.request_seconds, max(self._patience() - spent, 0.5))
 
     def _answered(self) -> None:
-        self._reached = True
+        self._reached, self._heard_at = True, self._clock()
         if self._down_since is None:
             return
         seconds = self._clock() - self._down_since
         self._down_since = None
+        if seconds > servers.RESTART_SECONDS:  # a gateway answers for a server that restarts
+            self._ask_at = 0.0
         if self._told:
             self._told = False
             log.info("%s answers again after %.0f s.", self.address, seconds)

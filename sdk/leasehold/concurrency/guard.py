@@ -1,12 +1,14 @@
 """The guard: a small process that outlives a crash, and gives back what the crashed process held.
 
-Standard library only, and run as a script (``python -I -S guard.py FD``): it must start fast, stay
-small, and need nothing of the environment it is started in. Rules:
+Standard library only, and run as a script (``python -I -S guard.py FD [FD]``): it must start fast,
+stay small, and need nothing of the environment it is started in. The first FD is a socket to whom
+it was started by; the second, where it has one, is the door at which other clients come in. Rules:
 
 1. It learns from its clients, line by line, what they hold and how to give it back: see `Client`.
    Keys come over the socket too, and live in memory only.
 2. A client is gone when its end of the socket is closed, or its process has ended, whatever comes
-   first. Everything it said before is read before anything is done about it.
+   first. Everything it said before is read before anything is done about it. A process that is
+   ending gets a moment for that: the kernel kills its workers only then.
 3. It never gives back what the client gave back, and nothing while the client lives. A client that
    had begun to give something back gets a moment: the request may be under way still.
 4. It renews what a living client lets go stale: the client's interpreter stands still, or it is
@@ -21,6 +23,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
+import select
 import selectors
 import signal
 import socket
@@ -30,9 +34,9 @@ import time
 
 TYPE_CHECKING = False  # `typing` itself is a tenth of the guard's size
 if TYPE_CHECKING:
-    import http.client
+    import ssl
     from collections.abc import Iterator
-    from typing import Any
+    from typing import IO, Any
 
     Message = dict[str, Any]
 
@@ -42,6 +46,9 @@ STALE_RATIO = 0.6
 #: How long a request that a client was sending when it died may still be under way: as a rule, and
 #: if it met with trouble.
 MOMENT_SECONDS, LONG_MOMENT_SECONDS = 1.0, 4.0
+
+#: How long it may take from the end of a socket to that of its process.
+ENDING_SECONDS = 0.1
 
 #: Pauses between tries to give something back: the first, doubled each time, up to the longest.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
@@ -102,7 +109,7 @@ class Client:
     It sends lines of JSON, each with an ``op``: ``server`` (how to reach the server), ``hold`` (an
     id, and how to renew and give back what it stands for; ``seconds`` after which it is free by
     itself; ``in_motion`` while a request about it is under way; ``once`` if giving back twice would
-    be one too many), ``renewed``, ``drop``, and ``listen`` (where its children find the guard).
+    be one too many), ``renewed`` and ``drop``.
     It gets a line for each renewal that was done for it.
     """
 
@@ -114,6 +121,7 @@ class Client:
         self.holds: dict[int, Hold] = {}
         self.gone = False
         self._server: Message = {}
+        self._tls: ssl.SSLContext | None = None
         self._csrf: dict[str, str] = {}
         self._rest = b""
 
@@ -126,11 +134,18 @@ class Client:
         except (AttributeError, OSError):
             pass
 
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until the process has ended, but not for longer than that."""
+        assert self.process is not None
+        ended = select.poll()
+        ended.register(self.process, select.POLLIN)
+        ended.poll(1000 * seconds)
+
     def take_in(self, message: Message) -> None:
         """Note what it says."""
         op, key = message["op"], message.get("id", 0)
         if op == "server":
-            self._server = message
+            self._server, self._tls = message, None
         elif op == "hold":
             self.holds[key] = Hold(message)
         elif op == "renewed" and key in self.holds:
@@ -175,44 +190,111 @@ class Client:
         return status
 
     def _send(self, method: str, path: str, body: Any) -> tuple[int, str]:
-        headers = {"Content-Type": "application/json", **self._server["headers"], **self._csrf}
-        connection, prefix = _connect(self._server)
-        try:
-            text = None if body is None else json.dumps(body)
-            connection.request(method, prefix + path, text, headers)
-            reply = connection.getresponse()
-            return reply.status, reply.read(_BIG).decode("utf-8", "replace")
-        finally:
-            connection.close()
+        server = self._server
+        url, headers = server["prefix"] + path, {**server["headers"], **self._csrf}
+        if server["proxy"] and not server["tls"]:
+            url, headers = server["url"] + path, {**headers, **_proxy_headers(server)}
+        text = b"" if body is None else json.dumps(body).encode()
+        headers["Content-Length"] = str(len(text))
+        with self._connect() as sock:
+            return _exchange(sock, _head(method, url, server["authority"], headers) + text)
+
+    def _connect(self) -> socket.socket:
+        """Open a connection to the server, through its proxy if there is one."""
+        server = self._server
+        proxy, seconds = server["proxy"], server["timeout_seconds"]
+        # Hosts are bytes: for text, Python loads what knows the letters of all the world's names.
+        host, port = server["host"].encode(), server["port"]
+        first = (proxy[0].encode(), proxy[1]) if proxy else (host, port)
+        with contextlib.ExitStack() as on_failure:
+            sock = on_failure.enter_context(socket.create_connection(first, seconds))
+            if server["tls"]:
+                if proxy:
+                    _tunnel(sock, server)
+                tls = self._context().wrap_socket(sock, server_hostname=host)
+                sock = on_failure.enter_context(tls)
+            on_failure.pop_all()
+        return sock
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            import ssl  # only when there is something to do
+
+            self._tls = ssl.create_default_context(cafile=self._server["cafile"])
+        return self._tls
 
 
-def _connect(server: Message) -> tuple[http.client.HTTPConnection, str]:
-    """Prepare a connection to a server, through its proxy; gives what goes before paths, too."""
-    import http.client  # only when there is something to do: it doubles the guard's size
+# What there is in the library for HTTP reads mail as well, and is half the guard's size.
 
-    host, port, proxy = server["host"], server["port"], server["proxy"]
-    seconds = server["timeout_seconds"]
-    if not server["tls"]:
-        if proxy:
-            return http.client.HTTPConnection(proxy[0], proxy[1], timeout=seconds), server["url"]
-        return http.client.HTTPConnection(host, port, timeout=seconds), server["prefix"]
-    import ssl
 
-    context = ssl.create_default_context(cafile=server["cafile"])
-    first, at = proxy or (host, port)
-    connection = http.client.HTTPSConnection(first, at, timeout=seconds, context=context)
-    if proxy:
-        connection.set_tunnel(host, port)
-    return connection, server["prefix"]
+def _head(method: str, url: str, authority: str, headers: dict[str, str]) -> bytes:
+    told = {"host": authority, "content-type": "application/json"}
+    told.update({name.lower(): value for name, value in headers.items()})
+    told["connection"] = "close"
+    lines = [f"{method} {url} HTTP/1.1", *(f"{name}: {value}" for name, value in told.items())]
+    return "\r\n".join([*lines, "\r\n"]).encode()
+
+
+def _exchange(sock: socket.socket, request: bytes) -> tuple[int, str]:
+    """Send a request and read the reply; gives its status and the beginning of its body."""
+    sock.sendall(request)
+    with sock.makefile("rb") as reply:
+        status, headers = _read_head(reply)
+        if headers.get("transfer-encoding", "").lower() == "chunked":
+            body = b"".join(_read_chunks(reply))
+        else:
+            body = reply.read(min(int(headers.get("content-length", _BIG)), _BIG))
+    return status, body.decode("utf-8", "replace")
+
+
+def _read_head(reply: IO[bytes] | socket.SocketIO) -> tuple[int, dict[str, str]]:
+    status = 100
+    headers: dict[str, str] = {}
+    while status < _OK.start:  # what comes before that is about the reply to come
+        status, headers = int(reply.readline(_BIG).split()[1]), {}
+        while line := reply.readline(_BIG).decode("latin-1").strip():
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+    if status == _DONE:
+        headers["content-length"] = "0"
+    return status, headers
+
+
+def _read_chunks(reply: IO[bytes]) -> Iterator[bytes]:
+    left = _BIG
+    while left > 0 and (size := int(reply.readline(_BIG).partition(b";")[0], 16)):
+        yield reply.read(min(size, left))
+        reply.readline(_BIG)
+        left -= size
+
+
+def _tunnel(sock: socket.socket, server: Message) -> None:
+    """Have a proxy pass everything on to the server."""
+    target = server["authority"]
+    if not target.endswith(f":{server['port']}"):
+        target = f"{target}:{server['port']}"
+    sock.sendall(_head("CONNECT", target, target, _proxy_headers(server)))
+    with sock.makefile("rb", buffering=0) as reply:  # nothing beyond its head is to be read
+        status, _ = _read_head(reply)
+    if status not in _OK:
+        raise ConnectionRefusedError(status)
+
+
+def _proxy_headers(server: Message) -> dict[str, str]:
+    proxy = server["proxy"]
+    return {"Proxy-Authorization": proxy[2]} if proxy and proxy[2] else {}
 
 
 class Guard:
     """All clients, and the one loop that serves them."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, door: socket.socket | None = None) -> None:
         self._clients: set[Client] = set()
         self._selector = selectors.DefaultSelector()
-        self._door: socket.socket | None = None
+        self._door = door
+        if door is not None:
+            door.setblocking(False)
+            self._selector.register(door, selectors.EVENT_READ, None)
         self._welcome(sock)
 
     def run(self) -> None:
@@ -225,6 +307,10 @@ class Guard:
                 elif not key.data.gone:
                     self._listen(key.data, ended=key.fileobj is not key.data.sock)
             self._act()
+            if not self._clients and self._door is not None:
+                self._answer_door()  # whoever came at the last moment
+        if self._door is not None:
+            self._door.close()  # at once: who comes now is to have another guard
 
     def _welcome(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -239,35 +325,21 @@ class Guard:
     def _listen(self, client: Client, *, ended: bool) -> None:
         for message in client.hear():
             client.take_in(message)
-            if message["op"] == "listen" and self._door is None:
-                self._open_door(message["address"])
         if client.gone or ended:
             self._part_from(client)
 
     def _part_from(self, client: Client) -> None:
-        client.gone, now = True, read_clock()
+        client.gone = True
         self._selector.unregister(client.sock)
         client.sock.close()
         if client.process is not None:
             self._selector.unregister(client.process)
+            client.wait_for_end(ENDING_SECONDS)
             os.close(client.process)
         for hold in client.holds.values():
-            hold.orphaned(now)
+            hold.orphaned(read_clock())
         if not client.holds:
             self._clients.discard(client)
-
-    def _open_door(self, address: str) -> None:
-        """Let children of a client find the guard; only Linux has addresses without files."""
-        door = socket.socket(socket.AF_UNIX)
-        try:
-            door.bind("\0" + address)
-        except OSError:  # a guard before this one is not quite gone, or nobody may listen here
-            door.close()
-            return
-        door.listen(64)
-        door.setblocking(False)
-        self._door = door
-        self._selector.register(door, selectors.EVENT_READ, None)
 
     def _answer_door(self) -> None:
         assert self._door is not None
@@ -334,11 +406,14 @@ def _peer(sock: socket.socket) -> tuple[int, int, int]:
 
 
 def main() -> None:
-    """Run the guard on the socket whose descriptor is the first argument."""
+    """Run the guard on the sockets whose descriptors are the arguments."""
+    with contextlib.suppress(ValueError, OSError):  # each client takes two descriptors
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # Ctrl-C, a hang-up or the end of a service are for the clients. The guard ends after them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    Guard(socket.socket(fileno=int(sys.argv[1]))).run()
+    Guard(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])).run()
 
 
 if __name__ == "__main__":

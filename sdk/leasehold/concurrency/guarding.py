@@ -4,6 +4,7 @@ Rules:
 
 1. The guard is started with the first slot, or found: a process that a guarded one has started
    shares its guard. Where slots never expire it is started before, if there is a limit at all.
+   Who of them gets the address starts the guard, and all others go there: so no address has two.
 2. It is told of an acquire before that is sent, of a grant before anybody uses it, and of a release
    before that is sent: whenever this process dies, the guard knows what there is to give back.
 3. When it is killed, another is started and told everything anew.
@@ -12,7 +13,9 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import itertools
 import json
 import logging
@@ -25,10 +28,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from leasehold.client.http import describe_way
-
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from leasehold.client.wire import Request
@@ -44,9 +44,10 @@ ADDRESS_VARIABLE: Final = "LEASEHOLD_GUARD_ADDRESS"
 _TOO_SOON_SECONDS: Final = 5.0
 _MOST_STARTS: Final = 3
 
-#: One that was found and is gone may be started anew by its own process: this long it is sought.
-_SEEK_SECONDS: Final = 1.0
-_SEEK_PAUSE_SECONDS: Final = 0.1
+#: One whose address is taken, and that is not to be reached, is coming or going: to be tried again
+#: after a pause. What has the address for longer than that is no guard.
+_PAUSE_SECONDS: Final = 0.05
+_SEEK_SECONDS: Final = 5.0
 
 #: How long to see a guard off that has nothing left to do, so that it does not stay as a zombie.
 _END_SECONDS: Final = 0.5
@@ -89,6 +90,8 @@ class Guarding:
         self._rest = b""
         self._started_at = 0.0
         self._starts = 0
+        self._sought_since: float | None = None
+        self._next_try: asyncio.TimerHandle | None = None
 
     @property
     def is_there(self) -> bool:
@@ -110,7 +113,7 @@ class Guarding:
             seconds: when that is free again by itself; None: never.
         """
         key = next(self._serial)
-        if undo is not None and self.is_there:
+        if undo is not None and self._wanted:
             times = {"seconds": seconds, "sent_at": self._clock()}
             self._tell(key, {**_message(key, undo), **times, "in_motion": True})
         return key
@@ -120,19 +123,18 @@ class Guarding:
         release, renewal = lease.grant.release, lease.grant.renewal
         if not self._wanted or release is None:
             return
+        lease.guard_key, self._leases[key] = key, lease
+        seconds = None if renewal is None else lease.request.lease_seconds
+        times = {"seconds": seconds, "sent_at": lease.term.sent_at}
+        once = {"once": lease.grant.counted}
         self.start()
-        if self.is_there:
-            lease.guard_key, lease.guarded = key, True
-            self._leases[key] = lease
-            seconds = None if renewal is None else lease.request.lease_seconds
-            times = {"seconds": seconds, "sent_at": lease.term.sent_at}
-            once = {"once": lease.grant.counted}
-            self._tell(key, {**_message(key, release, renewal), **times, **once})
+        self._tell(key, {**_message(key, release, renewal), **times, **once})
+        lease.guarded = self.is_there
 
     def pass_on(self, lease: Lease, heir: Lease) -> None:
         """Note that the same slots have another holder in this process."""
         if lease.guard_key in self._leases:
-            heir.guard_key, heir.guarded = lease.guard_key, True
+            heir.guard_key, heir.guarded = lease.guard_key, self.is_there
             self._leases[lease.guard_key] = heir
 
     def renewed(self, lease: Lease) -> None:
@@ -162,9 +164,15 @@ class Guarding:
     # -- the process
 
     def start(self) -> None:
-        """Start the guard, unless it is there or not wanted."""
+        """Start the guard, or look for it, unless it is there or not wanted."""
         if self.is_missing:
             self._start()
+
+    async def started(self) -> None:
+        """Start the guard, and wait until it is there, or there is to be none."""
+        self.start()
+        while self.is_missing:  # noqa: ASYNC110 - it is looked for now and then anyway
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     def close(self) -> None:
         """Part from the guard. What was not given back yet, it gives back."""
@@ -184,48 +192,80 @@ class Guarding:
         if self._socket is not None:
             self._socket.close()
 
+    def _try_soon(self) -> None:
+        """Start it, or look for it, in a moment."""
+        if self._next_try is None:
+            self._next_try = self._loop.call_later(_PAUSE_SECONDS, self._try)
+
+    def _try(self) -> None:
+        self._next_try = None
+        self.start()
+
     def _start(self) -> None:
-        self._started_at = self._clock()
+        if self._next_try is not None:
+            return
+        from leasehold.client.http import describe_way  # who has a guard, has a server
+
         try:
-            self._socket = self._found() or self._spawned()
+            way = describe_way(self._settings)
+            self._socket = self._line()
         except (OSError, ValueError, AttributeError) as error:
             self._give_up(f"it cannot be started ({error})")
             return
+        if self._socket is None:
+            self._try_soon()
+            return
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._hear)
-        self._send({"op": "server", **describe_way(self._settings)})
-        if self._process is not None and sys.platform == "linux":
-            address = os.environ.setdefault(ADDRESS_VARIABLE, f"leasehold-{uuid.uuid4().hex}")
-            self._send({"op": "listen", "address": address})
+        self._send({"op": "server", **way})
         for message in list(self._told.values()):
             self._send(message)
+        for lease in self._leases.values():
+            lease.guarded = self.is_there
 
-    @staticmethod
-    def _found() -> socket.socket | None:
-        """Connect to the guard of the process that started this one."""
-        address = os.environ.get(ADDRESS_VARIABLE)
-        if not address or sys.platform != "linux":
-            return None
+    def _line(self) -> socket.socket | None:
+        """Connect to the guard, started if there is none; None: it is coming, or going."""
+        if sys.platform != "linux":  # only there are addresses without files
+            return self._spawned()
+        address = os.environ.setdefault(ADDRESS_VARIABLE, f"leasehold-{uuid.uuid4().hex}")
+        with socket.socket(socket.AF_UNIX) as door:
+            try:
+                door.bind("\0" + address)
+                door.listen(socket.SOMAXCONN)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    return self._spawned()
+            else:
+                return self._spawned(door)
         line = socket.socket(socket.AF_UNIX)
         line.setblocking(False)
         try:
             line.connect("\0" + address)
-            peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            if struct.unpack("3i", peer)[1] == os.getuid():  # it is about to be told keys
-                return line
         except OSError:
-            pass
-        line.close()
-        return None
+            line.close()
+            return self._spawned() if self._has_sought() else None
+        peer = line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        if struct.unpack("3i", peer)[1] != os.getuid():  # it is about to be told keys
+            line.close()
+            return self._spawned()
+        self._sought_since = None
+        return line
 
-    def _spawned(self) -> socket.socket:
+    def _has_sought(self) -> bool:
+        """Whether it was sought for long enough."""
+        if self._sought_since is None:
+            self._sought_since = self._clock()
+        return self._clock() - self._sought_since > _SEEK_SECONDS
+
+    def _spawned(self, door: socket.socket | None = None) -> socket.socket:
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as on_failure, theirs:
             on_failure.callback(ours.close)
+            passed = [one.fileno() for one in (theirs, door) if one is not None]
             command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
             self._process = subprocess.Popen(  # noqa: S603 - our own file, and no shell
-                [*command, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [*command, *map(str, passed)],
+                pass_fds=passed,
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -234,6 +274,7 @@ class Guarding:
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             )
             on_failure.pop_all()
+        self._started_at, self._sought_since = self._clock(), None
         return ours
 
     def _give_up(self, why: str) -> None:
@@ -303,33 +344,19 @@ class Guarding:
     def _lost(self) -> None:
         """The guard has ended before us: have another."""
         self._hang_up()
-        found = self._process is None
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_SEEK_PAUSE_SECONDS)
-            self._process = None
-        if not self._wanted:
+        if self._process is None:  # somebody else's, who may be quicker
+            self._try_soon()
             return
+        try:
+            self._process.wait(_PAUSE_SECONDS)
+        except subprocess.TimeoutExpired:  # it is about to end
+            _outliving.append(self._process)
+        self._process = None
         soon = self._clock() - self._started_at < _TOO_SOON_SECONDS
         self._starts = self._starts + 1 if soon else 1
-        if self._starts > _MOST_STARTS:
+        if self._starts > _MOST_STARTS and self._wanted:
             self._give_up(f"it ended {_MOST_STARTS} times right after its start")
-        elif found:
-            self._seek(until=self._clock() + _SEEK_SECONDS)
-        else:
-            self._start()
-
-    def _seek(self, until: float) -> None:
-        """Look for the successor of a guard that another process had started, else start one."""
-        if self.is_there or not self._wanted:
-            return
-        line = self._found()
-        if line is None and self._clock() < until:
-            self._loop.call_later(_SEEK_PAUSE_SECONDS, self._seek, until)
-            return
-        if line is not None:
-            line.close()
-        self._start()
+        self.start()
 
 
 #: Guards that end later than their keeper; collecting them before that would be warned of.

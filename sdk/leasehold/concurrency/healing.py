@@ -6,9 +6,10 @@ the slots of a task that was running stay taken for ever. Rules:
 1. Only as many slots are given back as this process's own lease had.
 2. It is certain that they are still counted where the lease was gone before it could have expired
    (an expired one was counted down by the server itself), and no release of it was carried out.
-3. The server lists the holders of a tag's slots, though not how many slots each has. That it counts
-   more slots than holders must agree with rule 2. Where rule 2 does not hold, nobody at all may be
-   listed: then every slot that is counted is a zombie, whoever left it.
+3. Most servers list the holders of a tag's slots, though not how many slots each has. That more
+   slots are counted than holders must agree with rule 2. Where rule 2 does not hold, nobody at all
+   may be listed: then every slot that is counted is a zombie, whoever left it. Where holders are
+   not listed at all, rule 2 must hold.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from leasehold.client.names import TAG_PREFIX
 from leasehold.client.wire import Fate, Request, read_release
 from leasehold.concurrency.lane import RELEASE
 from leasehold.exceptions import LeaseholdError
@@ -43,8 +43,6 @@ async def heal(lease: Lease, connection: Connection, *, sure: bool = True) -> No
     """
     certain = sure and lease.remaining_of_grant() > 0
     for name in lease.limits:
-        if not name.startswith(TAG_PREFIX) and not certain:
-            continue
         if await _lower(name, lease.request.slots, connection, certain=certain):
             log.info(
                 "The server at %s had forgotten the lease of %s and went on counting its slot of "
@@ -58,7 +56,7 @@ async def heal(lease: Lease, connection: Connection, *, sure: bool = True) -> No
 async def _lower(name: str, slots: int, connection: Connection, *, certain: bool) -> bool:
     # A try without an answer may have been carried out. Looking again tells: the sign is gone then.
     for _ in range(_TRIES):
-        unlisted, at_rest = await _unlisted(name, connection, may_have_holders=certain)
+        unlisted, at_rest = await _unlisted(name, connection, certain=certain)
         if unlisted >= slots:
             request = Request(
                 "POST", "/v2/concurrency_limits/decrement", {"names": [name], "slots": slots}
@@ -76,9 +74,7 @@ async def _lower(name: str, slots: int, connection: Connection, *, certain: bool
     return False
 
 
-async def _unlisted(
-    name: str, connection: Connection, *, may_have_holders: bool
-) -> tuple[int, bool]:
+async def _unlisted(name: str, connection: Connection, *, certain: bool) -> tuple[int, bool]:
     """Count the slots in use that have no holder, and say whether they were at rest meanwhile.
 
     A count and a list of holders are never read in the same moment. So both are read several times:
@@ -91,9 +87,10 @@ async def _unlisted(
         look = await connection.look_at(name)
         if look is None or look.used is None:
             return 0, False
+        if not look.used or not (look.is_listed or certain):
+            return 0, True
         looks.append((look.used, frozenset(look.holders)))
     holders = frozenset[str]().union(*(listed for _, listed in looks))
-    if holders and not may_have_holders:
+    if holders and not certain:
         return 0, True
-    listed = len(holders) if name.startswith(TAG_PREFIX) else 0
-    return min(used for used, _ in looks) - listed, len(set(looks)) == 1
+    return min(used for used, _ in looks) - len(holders), len(set(looks)) == 1

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from leasehold.client import http
+from leasehold.client.server import refused as refused_with
 from leasehold.client.wire import Refusal
+from leasehold.concurrency import lines
 from leasehold.exceptions import (
     ConcurrencySlotAcquisitionError,
     LeaseholdError,
@@ -81,7 +83,7 @@ class Herald:
         parts = []
         for name in queue.request.names:
             look = await connection.look_at(name)
-            if look is None:
+            if look is None or look.size is None:
                 continue
             if look.used:
                 line = f"{look.used}/{look.size} in use"
@@ -89,7 +91,7 @@ class Herald:
                 line = f"{turnstile.held(name)}/{look.size} in use by this process"
             line += _held_by(look.holders, names_of_holders())
             parts.append(line if len(queue.request.names) == 1 else f"{name}: {line}")
-        count = len(queue.waiters)
+        count = len(queue.waiters) + lines.length(queue.request)
         if count:
             what = "1 task waits" if count == 1 else f"{count} tasks wait"
             log.info("%s for %s (%s).", what, queue.request.label, "; ".join(parts) or "full")
@@ -121,11 +123,11 @@ async def explain(refused: Refused, request: SlotRequest, connection: Connection
     address = connection.address
     label = request.label
     if refused.why is Refusal.UNAUTHORIZED:
-        return http.refused(address, refused.status)
+        return refused_with(address, refused.status)
     if refused.why is Refusal.NOT_A_RATE_LIMIT:
         return NotARateLimitError(
             f"rate_limit() needs limits whose slots decay, and {label} has none that does. Give "
-            f"it one: leasehold gcl update NAME --slot-decay-per-second 1.0.",
+            f"it one: leasehold gcl update NAME --slot-decay-per-second 1.0",
             names=request.names,
         )
     if refused.why in {Refusal.TOO_MANY_SLOTS, Refusal.ZERO_LIMIT}:
@@ -146,7 +148,7 @@ async def _explain_size(request: SlotRequest, connection: Connection) -> Leaseho
         if size == 0:
             return ZeroLimitError(
                 f"The limit of {what} is 0: nothing may run under it. Raise it, or delete it if "
-                f"there should be no limit: {_command(name)}.",
+                f"there should be no limit: {_command(name)}",
                 names=request.names,
             )
         if size is not None and size < request.slots:
@@ -170,5 +172,5 @@ def _what(name: str) -> str:
 def _command(name: str) -> str:
     tag = name.removeprefix("tag:")
     if tag != name:
-        return f"leasehold limit create {tag} N"
-    return f"leasehold gcl update {name} --limit N"
+        return f"leasehold limit create {shlex.quote(tag)} N"
+    return f"leasehold gcl update {shlex.quote(name)} --limit N"

@@ -15,8 +15,7 @@ from uuid import UUID
 
 from leasehold.client.names import check_limit_name
 from leasehold.client.wire import LONGEST_LEASE_SECONDS, SHORTEST_LEASE_SECONDS, Holder, SlotRequest
-from leasehold.concurrency import crash
-from leasehold.concurrency import keeper as keepers
+from leasehold.concurrency import crash, process
 from leasehold.concurrency.acquisition import Acquisition, OnLeaseLost
 from leasehold.concurrency.lease import Lease, held
 from leasehold.concurrency.waiting import wait_async, wait_sync, waker
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from leasehold.client.wire import Mode
+    from leasehold.concurrency.keeper import Keeper
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -50,11 +50,6 @@ def current_lease() -> Lease | None:
     return next((lease for lease in reversed(held.get()) if lease.limits), None)
 
 
-def held_names() -> frozenset[str]:
-    """The limits of which the running code holds slots."""
-    return frozenset(name for lease in held.get() for name in lease.limits)
-
-
 class Hold:
     """One wait for slots, and the lease that comes of it.
 
@@ -67,7 +62,7 @@ class Hold:
 
     def __init__(self, acquisition: Acquisition) -> None:
         self.acquisition = acquisition
-        self._keeper: keepers.Keeper | None = None
+        self._keeper: Keeper | None = None
         self._scope: Any = None
         self._token: Any = None
         self._over = False
@@ -77,6 +72,11 @@ class Hold:
         """Done when the wait is over."""
         return self.acquisition.future
 
+    @property
+    def has_started(self) -> bool:
+        """Whether the wait has begun."""
+        return self._keeper is not None
+
     def start(self) -> None:
         """Begin to wait.
 
@@ -85,9 +85,9 @@ class Hold:
         """
         if self._keeper is not None:
             return
-        self._keeper = keepers.current()
+        self._keeper = process.current_keeper()
         request = self.acquisition.request
-        if self._keeper.knows_no_limit(request.names):
+        if self._keeper.unlimited.knows(request.names):
             self.future.set_result(Lease(request, None, 0.0, who=self.acquisition.who))
         else:
             self._keeper.acquire(self.acquisition)
@@ -125,8 +125,8 @@ class Hold:
 
     async def __aenter__(self) -> Lease:
         try:
-            self._watch_for_loss()
             self.start()
+            self._watch_for_loss()
             lease: Lease = await wait_async(self.future)
         except BaseException:
             self.abandon()
@@ -352,7 +352,7 @@ def check_missing(names: Sequence[str], existing: Iterable[str], *, strict: bool
     if missing and strict:
         raise ConcurrencySlotAcquisitionError(
             f"Concurrency limits {missing!r} do not exist, and strict=True was asked for. Create "
-            f"them first: leasehold gcl create {missing[0]} --limit N.",
+            f"them first: leasehold gcl create {missing[0]} --limit N",
             names=missing,
         )
     fresh = [name for name in missing if name not in _told_missing]

@@ -11,7 +11,6 @@ What to do next is decided by the pure `turnstile` and `lease`; here it is done.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import concurrent.futures
 import contextvars
 import logging
@@ -22,22 +21,25 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from leasehold.client.changes import on_change
+from leasehold.client.api import open_api
 from leasehold.concurrency import crash, events, herald
 from leasehold.concurrency.acquisition import CONSEQUENCES, Acquisition
 from leasehold.concurrency.asking import Asker
 from leasehold.concurrency.connection import Connection
 from leasehold.concurrency.guarding import Guarding
 from leasehold.concurrency.healing import heal
-from leasehold.concurrency.lease import Lease, held, read_clock
+from leasehold.concurrency.lease import Lease, read_clock
+from leasehold.concurrency.loop import KeeperLoop
 from leasehold.concurrency.returning import Returner
 from leasehold.concurrency.tending import Tender
 from leasehold.concurrency.turnstile import Queue, Turnstile, Waiter
+from leasehold.concurrency.unlimited import Unlimited
+from leasehold.forks import background
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine
 
-    from leasehold.client.http import AsyncApi
+    from leasehold.client.api import Api
     from leasehold.settings import Settings
 
 log = logging.getLogger("leasehold.concurrency")
@@ -47,6 +49,9 @@ FLUSH_SECONDS: Final = 2.0
 
 #: The thread gets this long to end, whatever else took its time.
 END_SECONDS: Final = 0.5
+
+#: The keeper's thread gets this long to take in what happened while nobody looked.
+CATCH_UP_SECONDS: Final = 1.0
 
 #: Asking the ledger is cheap: the longest pause between two questions there.
 LEDGER_POLL_SECONDS: Final = 0.15
@@ -65,6 +70,7 @@ class Keeper:
         open_api: opens the client; tests put a simulated server here.
         loop: an event loop that somebody else runs, on which to work; None: one of its own, on a
             thread of its own. Tests put a loop on a manual clock here.
+        unlimited: where to note which limits do not exist; None: where nobody else looks.
     """
 
     def __init__(
@@ -73,15 +79,17 @@ class Keeper:
         *,
         clock: Callable[[], float] = read_clock,
         rng: random.Random | None = None,
-        open_api: Callable[[Settings], AsyncApi] | None = None,
+        open_api: Callable[[Settings], Api] = open_api,
         loop: asyncio.AbstractEventLoop | None = None,
+        unlimited: Unlimited | None = None,
     ) -> None:
         self.settings = settings
+        self.unlimited = unlimited or Unlimited(clock)
         self.pid = os.getpid()
         rng = rng or random.Random()  # noqa: S311 - spreads requests, guards nothing
         jitter = rng.random
         self._clock = clock
-        self._loop = loop or asyncio.new_event_loop()
+        self._loop = loop or KeeperLoop()
         self._connection = Connection(settings, clock=clock, open_api=open_api)
         longest = LEDGER_POLL_SECONDS if settings.api_url is None else math.inf
         self._turnstile = Turnstile[Acquisition](
@@ -113,7 +121,6 @@ class Keeper:
             on_end=self._pump_soon,
         )
         self._holders: dict[Lease, Acquisition] = {}
-        self._unlimited_until: dict[tuple[str, ...], float] = {}
         self._herald = herald.Herald()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: set[asyncio.Task[None]] = set()
@@ -129,16 +136,6 @@ class Keeper:
             self._thread.start()
 
     # -- for any thread
-
-    def knows_no_limit(self, names: tuple[str, ...]) -> bool:
-        """Whether the server said a moment ago that none of these limits exists."""
-        return self._unlimited_until.get(names, 0.0) > self._clock()
-
-    def forget(self, names: tuple[str, ...] = ()) -> None:
-        """Drop what is believed of limits that do not exist; of all of them without names."""
-        for known in list(self._unlimited_until):
-            if not names or not set(names).isdisjoint(known):
-                self._unlimited_until.pop(known, None)
 
     def acquire(self, acquisition: Acquisition) -> None:
         """Begin to wait; the outcome comes through `acquisition.future`.
@@ -157,6 +154,27 @@ class Keeper:
         """Give a lease back, or on to the next in its queue; returns at once, never raises."""
         if lease.end() and lease.limits and os.getpid() == self.pid:
             self._post(self._begin_release, lease)
+
+    def catch_up(self) -> None:
+        """Have what the guard has said taken in, and wait for that, but not for long."""
+
+        def hear(heard: concurrent.futures.Future[None]) -> None:
+            self._hear_of_renewals()
+            heard.set_result(None)
+
+        self._have_done(hear)
+
+    def renew_now(self) -> None:
+        """Renew all leases, due or not, and wait until that is answered, but not for long.
+
+        So a loss is noticed at once that would be noticed at the next renewal.
+        """
+
+        def renew(renewed: concurrent.futures.Future[None]) -> None:
+            renewals = self._spawn(self._tender.renew_now())
+            renewals.add_done_callback(lambda _: renewed.set_result(None))
+
+        self._have_done(renew)
 
     def leases(self) -> list[Lease]:
         """The leases that are held now."""
@@ -203,14 +221,15 @@ class Keeper:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._guarding.close()  # first: a release that is cut short has given nothing back
-            for task in self._tasks:
-                task.cancel()
-            self._loop.run_until_complete(self._wind_up())
-            self._loop.close()
+        with background.work():
+            try:
+                self._loop.run_forever()
+            finally:
+                self._guarding.close()  # first: a release that is cut short has given nothing back
+                for task in self._tasks:
+                    task.cancel()
+                self._loop.run_until_complete(self._wind_up())
+                self._loop.close()
 
     async def _wind_up(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -224,6 +243,13 @@ class Keeper:
         except RuntimeError:
             return False
         return True
+
+    def _have_done(self, work: Callable[[concurrent.futures.Future[None]], object]) -> None:
+        """Have something done on the keeper's thread, and wait for it, but not for long."""
+        done: concurrent.futures.Future[None] = concurrent.futures.Future()
+        elsewhere = threading.current_thread() is not self._thread
+        if elsewhere and os.getpid() == self.pid and self._post(work, done):
+            concurrent.futures.wait([done], CATCH_UP_SECONDS)
 
     def _spawn(
         self, work: Coroutine[Any, Any, None], *, returns_slots: bool = False
@@ -308,7 +334,7 @@ class Keeper:
         return {str(lease.holder_id): lease.who for lease in self._holders}
 
     def _unlimited(self, names: tuple[str, ...]) -> None:
-        self._unlimited_until[names] = self._clock() + self.settings.unlimited_seconds
+        self.unlimited.note(names, self.settings.unlimited_seconds)
 
     def _granted(self, queue: Queue[Acquisition], lease: Lease) -> None:
         round_trip = self._clock() - lease.acquired_at
@@ -334,6 +360,7 @@ class Keeper:
         if lease.grant.release is not None:
             crash.arm(self.close)
             self._holders[lease] = acquisition
+            lease.ask = self.catch_up if lease.guard_key else None
             self._tender.watch(lease)
         acquisition.settle(lease)
         facts: dict[str, Any] = _facts(lease)
@@ -384,7 +411,9 @@ class Keeper:
             self._turnstile.leave(lease.request, acquisition.waiter)  # it was being regained
         if not await self._tender.let_go(lease):
             return
-        heir = self._turnstile.pass_on(lease.request, self._clock()) if self._fresh(lease) else None
+        heir = None
+        if self._fresh(lease):
+            heir = self._turnstile.pass_on(lease.request, self._clock(), lease.acquired_at)
         if heir is not None:
             successor = lease.successor(heir.payload.who)
             self._guarding.pass_on(lease, successor)
@@ -469,80 +498,3 @@ class Keeper:
 
 def _facts(lease: Lease) -> dict[str, Any]:
     return {"limits": lease.request.names, "who": lease.who, "holder_id": lease.holder_id}
-
-
-# -- one keeper per process
-
-_lock = threading.Lock()
-_keeper: Keeper | None = None
-_left_behind: list[Keeper | None] = []
-
-
-def current() -> Keeper:
-    """The process's keeper, started by the first call.
-
-    Raises:
-        SettingsError: a setting that cannot be used.
-    """
-    global _keeper  # noqa: PLW0603 - one per process is the point
-    keeper = _keeper
-    if keeper is not None:
-        return keeper
-    with _lock:
-        if _keeper is None:
-            from leasehold.settings import load
-
-            _keeper = Keeper(load())
-            atexit.register(_keeper.close)
-        return _keeper
-
-
-def leases() -> list[Lease]:
-    """List the leases that this process holds now.
-
-    Example:
-        >>> for lease in leases():                      # doctest: +SKIP
-        ...     print(lease.who, lease.age(), lease.remaining(), lease.last_error)
-    """
-    keeper = _keeper
-    return [] if keeper is None else keeper.leases()
-
-
-def running() -> Keeper | None:
-    """The process's keeper, if one was started."""
-    return _keeper
-
-
-def shut_down() -> None:
-    """Give everything back and end the keeper; the next work starts another with new settings."""
-    global _keeper
-    with _lock:
-        keeper, _keeper = _keeper, None
-    if keeper is not None:
-        keeper.close()
-        atexit.unregister(keeper.close)
-
-
-def _after_fork_in_child() -> None:
-    """Start anew: the parent's thread, loop and leases are the parent's (rule 9)."""
-    global _keeper, _lock  # noqa: PLW0603
-    crash.disarm()
-    held.set(())
-    _lock = threading.Lock()
-    if _keeper is not None:
-        _keeper.after_fork()
-        _left_behind.append(_keeper)  # collecting it would touch descriptors that are shared
-        _keeper = None
-
-
-def _limits_changed(names: Sequence[str]) -> None:
-    """Forget that there is no limit of these names: somebody in this process made one."""
-    keeper = _keeper
-    if keeper is not None:
-        keeper.forget(tuple(names))
-
-
-on_change(_limits_changed)
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

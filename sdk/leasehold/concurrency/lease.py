@@ -4,7 +4,8 @@ The safety bound (LEASES.md): a grant or renewal that was *sent* at `t` and ackn
 seconds may be believed until `t + D - margin`. Rules kept here:
 
 1. the deadline is counted from the send time, so a late reply gains nothing;
-2. the holder declares the loss itself, without hearing from the server;
+2. the holder declares the loss itself, without hearing from the server; but whoever sees that this
+   process lives, as the embedded ledger does, keeps its lease for it, and is asked first;
 3. the deadline only grows, and a lease that was lost is never revived;
 4. renewal starts at about D/3; three attempts fit, and no request may eat more than a third of
    what remains.
@@ -41,6 +42,11 @@ JITTER_RATIO: Final = 0.05
 
 #: The leases that the running code holds, the innermost one last.
 held: ContextVar[tuple[Lease, ...]] = ContextVar("leasehold_held", default=())
+
+
+def held_names() -> frozenset[str]:
+    """The limits of which the running code holds slots."""
+    return frozenset(name for lease in held.get() for name in lease.limits)
 
 
 def read_clock() -> float:
@@ -138,6 +144,9 @@ class Lease:
         last_error: why the last renewal failed; None when it did not.
         guarded: whether a guard outside this process would give the slots back if it crashed.
         guard_key: the number by which the guard knows it.
+        ask: called before time alone ends it, to hear of renewals made elsewhere; None: nobody
+            makes any.
+        seen: whether who granted it sees that this process lives: then time alone ends it not.
     """
 
     def __init__(
@@ -149,6 +158,7 @@ class Lease:
         who: str = "",
         holder_id: UUID | None = None,
         clock: Callable[[], float] = read_clock,
+        seen: bool = False,
     ) -> None:
         self.request = request
         self.who = who
@@ -161,6 +171,8 @@ class Lease:
         self.lost_at = 0.0
         self.guarded = False
         self.guard_key = 0
+        self.ask: Callable[[], None] | None = None
+        self.seen = seen
         self._grant = grant
         self._term = _term(request, grant, sent_at)
         self._clock = clock
@@ -191,7 +203,12 @@ class Lease:
         """Whether the slots may belong to somebody else by now."""
         if self._grant is None or self._ended:
             return False
-        return self.lost_reason is not None or self._clock() >= self._term.deadline
+        if self._timed_out() and self.lost_reason is None and self.ask is not None:
+            self.ask()  # this process stood still, and nobody has read yet what became of it
+        return self._timed_out() or self.lost_reason is not None
+
+    def _timed_out(self) -> bool:
+        return not self.seen and self._clock() >= self._term.deadline
 
     def remaining(self) -> float:
         """Seconds for which the slots are certainly ours if no renewal succeeds any more."""
@@ -273,6 +290,7 @@ class Lease:
             who=who,
             holder_id=self.holder_id,
             clock=self._clock,
+            seen=self.seen,
         )
         heir._term = self._term
         heir.entered_at, heir.handed_over = self._clock(), self.handed_over + 1

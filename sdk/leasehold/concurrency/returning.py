@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from leasehold.client import wire
+from leasehold.client.server import RESTART_SECONDS
 from leasehold.client.wire import Fate
 from leasehold.concurrency.healing import heal
 from leasehold.concurrency.lane import RELEASE
@@ -28,9 +29,6 @@ log = logging.getLogger("leasehold.concurrency")
 #: A release that fails is tried again after this long, doubled each time, up to the longest.
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
-
-#: A server needs longer than this to restart: what it confirmed so recently it has not forgotten.
-_CONFIRMED_SECONDS: Final = 5.0
 
 
 @dataclass(eq=False, slots=True)
@@ -66,9 +64,9 @@ class Returner:
     async def give_back(self, lease: Lease) -> None:
         """Release a lease, and try again until the server has answered (rule 7).
 
-        A server that was restarted says "done" to the release of a lease that it has forgotten, and
-        goes on counting its slots. So a lease of which nothing was heard for a while is renewed
-        first: that tells.
+        A server that was restarted says "done" to the release of a slot that it has forgotten, and
+        goes on counting it. So where nothing was heard of it for a while, it is asked for first:
+        the renewal of a lease tells, and for slots that do not expire, the list of holders.
         """
         way = _WayBack(lease, lease.term.sent_at)
         until = lease.term.sent_at + lease.term.seconds
@@ -114,38 +112,51 @@ class Returner:
     async def _try_to_release(self, way: _WayBack) -> str | None:
         lease, release = way.lease, way.lease.grant.release
         assert release is not None
-        doubtful = lease.grant.renewal is not None and (
-            self._clock() - way.confirmed_at > _CONFIRMED_SECONDS
-        )
+        # What is only counted cannot be forgotten: servers keep their counters.
+        doubtful = not lease.grant.counted and (self._clock() - way.confirmed_at > RESTART_SECONDS)
+        forgotten = False
         # A lease at its end is not revived, and once a release may have been carried out no renewal
         # follows it (rule 7).
         if doubtful and way.certain and lease.term.remaining(self._clock()):
             fate = await self._ask_whether_known(way)
-            if fate is Fate.GONE:
-                await heal(lease, self._connection)
-                return None
-            doubtful = fate is Fate.UNKNOWN
+            doubtful, forgotten = fate is Fate.UNKNOWN, fate is Fate.GONE
+        if forgotten and lease.grant.renewal is not None:
+            await heal(lease, self._connection)
+            return None
         certain, way.certain = way.certain, False
         try:
             reason = await self._released(release)
         except ServerUnreachableError as error:
             way.certain = certain and not error.delivered
             raise
-        if reason is None and (doubtful or not certain):
-            await heal(lease, self._connection, sure=False)
+        if reason is None and (forgotten or doubtful or not certain):
+            await heal(lease, self._connection, sure=forgotten)
         return reason
 
     async def _ask_whether_known(self, way: _WayBack) -> Fate:
-        term, sent_at = way.lease.term, self._clock()
-        assert way.lease.grant.renewal is not None
-        seconds = term.request_seconds(sent_at, self._connection.request_seconds)
-        try:
-            fate = wire.read_renew(await self._connection.send(way.lease.grant.renewal, seconds))
-        except LeaseholdError:
-            return Fate.UNKNOWN
+        sent_at = self._clock()
+        fate = await (self._renew(way.lease) if way.lease.grant.renewal else self._look(way.lease))
         if fate is Fate.DONE:
             way.confirmed_at = sent_at
         return fate
+
+    async def _renew(self, lease: Lease) -> Fate:
+        assert lease.grant.renewal is not None
+        seconds = lease.term.request_seconds(self._clock(), self._connection.request_seconds)
+        try:
+            return wire.read_renew(await self._connection.send(lease.grant.renewal, seconds))
+        except LeaseholdError:
+            return Fate.UNKNOWN
+
+    async def _look(self, lease: Lease) -> Fate:
+        """Look for the holder of slots that do not expire; gone where one of the limits misses it.
+
+        Others may still list it, so such slots are released all the same.
+        """
+        looks = [await self._connection.look_at(name) for name in lease.limits]
+        if any(one and one.is_listed and str(lease.holder_id) not in one.holders for one in looks):
+            return Fate.GONE
+        return Fate.UNKNOWN if None in looks else Fate.DONE
 
     async def _released(self, release: wire.Request) -> str | None:
         """Send a release; gives the reason to send it again, None when it was answered."""

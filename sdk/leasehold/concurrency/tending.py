@@ -4,6 +4,9 @@ Rules (LEASES.md): every lease is tended on its own, so that one hanging request
 (6); a loss is declared by our own clock at the deadline, not by a reply (2); the end of the work
 stops renewals and waits for the one under way (7); unclear answers are tried again for as long as
 the lease can live (5).
+
+At the deadline whoever may know better is heard: after a standstill of this process the guard may
+have renewed the lease, and the embedded ledger has kept it, because it sees that we live.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ class _Care:
 
     lease: Lease
     renew_at: float = 0.0
+    is_last: bool = False
     failures: int = 0
     renewal: asyncio.Task[None] | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
@@ -101,6 +105,10 @@ class Tender:
             self._on_renewed(lease, 0.0)
             self._plan(care, lease.term.renew_at(2 * self._jitter() - 1))
 
+    async def renew_now(self) -> None:
+        """Renew all leases, due or not; a renewal under way may have been answered too early."""
+        await asyncio.gather(*(self._renew_now(care) for care in list(self._cares.values())))
+
     async def let_go(self, lease: Lease) -> bool:
         """Stop renewing; wait for a renewal under way. False when it was let go before."""
         care = self._cares.pop(lease, None)
@@ -142,6 +150,15 @@ class Tender:
         if kept and care.renewal is None:
             care.renewal = asyncio.get_running_loop().create_task(self._renew(care))
 
+    async def _renew_now(self, care: _Care) -> None:
+        under_way = care.renewal
+        if under_way is not None:
+            await asyncio.wait([under_way])
+        if care.lease.grant.renewal is not None:
+            self._start(care)
+        if care.renewal is not None:
+            await asyncio.wait([care.renewal])
+
     async def _renew(self, care: _Care) -> None:
         lease, sent_at = care.lease, self._clock()
         request = lease.grant.renewal
@@ -164,7 +181,7 @@ class Tender:
         if fate is Fate.GONE:
             self._lose(care, "the server does not know its lease any more", gone=True)
         elif fate is Fate.DONE:
-            care.failures = 0
+            care.failures, care.is_last = 0, False
             lease.renewed(sent_at)
             self._on_renewed(lease, self._clock() - sent_at)
             self._plan(care, lease.term.renew_at(2 * self._jitter() - 1))
@@ -176,15 +193,20 @@ class Tender:
     def _lose_if_due(self, care: _Care) -> None:
         if self._cares.get(care.lease) is not care:
             return
-        if self._clock() >= care.lease.term.deadline:
-            # After a standstill timers may run before what was heard meanwhile is read.
-            self._before_loss()
-            if self._clock() < care.lease.term.deadline:
-                return  # planned anew
-            why = f" ({care.lease.last_error})" if care.lease.last_error else ""
-            self._lose(care, f"no renewal was confirmed in time{why}")
-        else:
+        if self._clock() < care.lease.term.deadline:
             self._plan(care, care.lease.term.deadline)  # the timer's clock ran ahead of ours
+            return
+        # After a standstill timers may run before what was heard meanwhile is read.
+        self._before_loss()
+        if self._clock() < care.lease.term.deadline:
+            return  # planned anew
+        if care.lease.seen and not care.is_last:
+            # The renewal under way, if there is one, plans anew when it ends; then comes the last.
+            care.is_last = care.renewal is None
+            self._start(care)
+            return
+        why = f" ({care.lease.last_error})" if care.lease.last_error else ""
+        self._lose(care, f"no renewal was confirmed in time{why}")
 
     def _lose(self, care: _Care, reason: str, *, gone: bool = False) -> None:
         care.stop()

@@ -6,14 +6,14 @@ Work that wants the same slots waits in one queue, first in, first out. Rules:
 2. Nobody asks while this process itself fills a limit; a local release lets the head ask at once.
    As what we know may be out of date (a limit was raised, or switched off), the head asks all the
    same now and then.
-3. While others hold the slots the head asks again at min(Retry-After, `poll_seconds`).
+3. While others hold the slots the head asks again at min(Retry-After, `poll_seconds`) at the
+   latest.
 4. A queue may be passed by another one that shares a limit with it, but not for ever: a head that
    has waited for long gets the slots that fall free kept for it, in phases that grow with its
    waiting (5 s of being passed, 10 s of insisting, 20 s, 40 s, ...). So what it lacks piles up for
    it in the end, and a limit is never kept idle for much longer than somebody has waited.
-5. A lease passes straight to the next in its own queue, unless a head elsewhere insists, or this
-   process has had its turn. See `Turn`: no server tells who waits, so that others get theirs by
-   chance, and soon.
+5. A lease passes straight to the next in its own queue, unless a head elsewhere insists, or it is
+   time that other processes have a chance: see `sharing`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import math
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from leasehold.concurrency.sharing import Pace, Share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -42,12 +44,8 @@ LONGEST_BACKOFF_SECONDS: Final = 5.0
 FIRST_PROBE_SECONDS: Final = 1.0
 LONGEST_PROBE_SECONDS: Final = 15.0
 
-#: A process's first turn where it has not met others, and its longest.
-FIRST_TURN_SECONDS: Final = 5.0
-LONGEST_TURN_SECONDS: Final = 20.0
-
-#: The shortest turn where it has, if leases do not pass on at all.
-SHORTEST_TURN_SECONDS: Final = 1.0
+#: So many requests are remembered of which this process has no slots now.
+_MOST_SHARES: Final = 1024
 
 #: How long a head lets itself be passed before it insists for the first time.
 PATIENCE_SECONDS: Final = 5.0
@@ -106,47 +104,22 @@ class Queue(Generic[T]):
         return self.waiters.popitem(last=False)[0] if self.waiters else None
 
 
-@dataclass(slots=True)
-class Turn:
-    """For how long a process goes on using the same limits, before others have a chance.
-
-    Other processes ask for a slot now and then. One that falls free here is asked for again at
-    once, so that they would never find it. Therefore a turn ends: then what is released is left
-    alone for a random part of the time between two questions, as if we had waited like the others.
-    Who had it to themselves all the same takes a longer turn next; who meets others, a short one.
-
-    Attributes:
-        began_at: clock when it began.
-        seconds: how long it is.
-        resting: whether it has ended, and the next one has not begun.
-        idle_since: clock when the last slot was given back.
-    """
-
-    began_at: float
-    seconds: float = FIRST_TURN_SECONDS
-    resting: bool = False
-    idle_since: float = math.inf
-
-    def over(self, now: float) -> bool:
-        """Whether others are to have a chance."""
-        return now - self.began_at >= self.seconds
-
-
 class Turnstile(Generic[T]):
     """All queues of a process that wait at one server.
 
     Args:
         poll_seconds: the longest pause between two questions (rule 3).
         jitter: gives a number from 0 to 1, to spread questions of several processes.
-        handover_seconds: how long a turn is where others wait (rule 5); 0: leases never pass on.
+        handover_seconds: the longest that a lease passes on before other processes have a chance
+            (rule 5); 0: leases never pass on.
     """
 
     def __init__(
-        self, *, poll_seconds: float, jitter: Callable[[], float], handover_seconds: float = 1.0
+        self, *, poll_seconds: float, jitter: Callable[[], float], handover_seconds: float = 5.0
     ) -> None:
         self._poll_seconds = poll_seconds
-        self._handover_seconds = handover_seconds
-        self._turns: dict[SlotRequest, Turn] = {}
+        self._pace = Pace(handover_seconds, poll_seconds, jitter)
+        self._shares: OrderedDict[SlotRequest, Share] = OrderedDict()
         self._jitter = jitter
         self._queues: dict[SlotRequest, Queue[T]] = {}
         self._serial = 0
@@ -161,9 +134,9 @@ class Turnstile(Generic[T]):
         if queue is None:
             self._serial += 1
             queue = self._queues[request] = Queue(request, self._serial)
-            turn = self._turns.get(request)
-            if turn is not None and turn.resting and waiter.retries_left != 0:
-                queue.ask_at = turn.idle_since + self._poll_seconds * self._jitter()
+            share = self._shares.get(request)
+            if share is not None and waiter.retries_left != 0:
+                queue.ask_at = share.rests_until
         queue.waiters[waiter] = None
         if first:
             queue.waiters.move_to_end(waiter, last=False)
@@ -222,15 +195,18 @@ class Turnstile(Generic[T]):
 
     # -- what the server said
 
+    def heard_after(self, seconds: float) -> None:
+        """Learn how long the server takes for an answer."""
+        self._pace.heard_after(seconds)
+
     def granted(
         self, queue: Queue[T], limits: Mapping[str, int], now: float, *, usable: bool = True
     ) -> Waiter[T] | None:
         """Take in a grant; None: nobody can use it any more, so give it back."""
         self._answered(queue)
-        self._use_turn(queue.request, now)
-        queue.ask_at = -math.inf
-        for name in set(queue.request.names) - limits.keys():
-            self._held[name] -= queue.request.slots
+        held, share = self._most_held(queue.request), self._share(queue.request, now)
+        queue.ask_at = share.granted(held, now, first=held <= queue.request.slots)
+        self._count(queue.request, -1, names=set(queue.request.names) - limits.keys())
         for name, size in limits.items():
             # More than the limit's size, granted: it is switched off, or its slots decay.
             over = self._held[name] > size
@@ -245,18 +221,24 @@ class Turnstile(Generic[T]):
         """Take in "all slots are taken"; gives back a waiter that is out of retries."""
         self._answered(queue)
         self._count(queue.request, -1)
-        if self._fits(queue.request, Counter()):  # it is not full of what we hold: we are not alone
-            shortest = self._handover_seconds or SHORTEST_TURN_SECONDS
-            turn = self._turns.setdefault(queue.request, Turn(now))
-            turn.seconds, turn.resting = min(turn.seconds, shortest), False
-            turn.idle_since = -math.inf
+        head = queue.head
+        pause = self._share(queue.request, now).refused(
+            self._most_held(queue.request),
+            now,
+            by_others=self._fits(queue.request, Counter()),  # it is not full of what we hold
+            waited_seconds=now - head.joined_at if head is not None else 0.0,
+        )
         for name in queue.request.names:
             if self._sizes.get(name) == _UNBOUNDED:
                 del self._sizes[name]
-        pause = self._poll_seconds if retry_after is None else retry_after
+        # Whoever counts refusals, or waits for slots to decay, gains nothing by asking often.
+        patient = head is not None and head.retries_left is None
+        if not patient or queue.request.mode == "rate_limit":
+            pause = self._poll_seconds if retry_after is None else retry_after
+        elif retry_after is not None:
+            pause = min(pause, retry_after)
         pause = min(max(pause, SHORTEST_POLL_SECONDS), self._poll_seconds)
         queue.ask_at = now + pause * (1 - 0.3 * self._jitter())
-        head = queue.head
         if head is None or head.retries_left is None:
             self._tidy(queue)
             return None
@@ -294,13 +276,18 @@ class Turnstile(Generic[T]):
 
     # -- slots that come back
 
-    def pass_on(self, request: SlotRequest, now: float) -> Waiter[T] | None:
-        """Choose who gets a lease that just fell free; None: give it back (rule 5)."""
+    def pass_on(self, request: SlotRequest, now: float, taken_at: float) -> Waiter[T] | None:
+        """Choose who gets a lease that just fell free; None: give it back (rule 5).
+
+        Args:
+            request: whose lease.
+            now: the clock.
+            taken_at: clock when it was taken from the server.
+        """
         queue = self._queues.get(request)
-        if queue is None or not queue.waiters or not self._handover_seconds:
+        if queue is None or not queue.waiters:
             return None
-        turn = self._turns.get(request)
-        if turn is not None and turn.over(now):
+        if not self._share(request, now).passes_on(self._most_held(request), now, taken_at):
             return None
         for other in self._queues.values():
             head = other.head
@@ -315,31 +302,26 @@ class Turnstile(Generic[T]):
     def released(self, request: SlotRequest, names: Collection[str], now: float) -> None:
         """Take in that the server has the slots back.
 
-        Whoever waits for them here may ask at once, or, at the end of our turn, after a while.
+        Whoever waits for them here may ask at once or, where others are to have a chance, soon.
         """
         self._count(request, -1, names=names)
-        turn = self._turns.get(request)
-        ask_at = -math.inf
-        if turn is not None:
-            turn.idle_since, turn.resting = now, turn.resting or turn.over(now)
-            if turn.resting:
-                ask_at = now + self._poll_seconds * self._jitter()
+        ask_at = self._share(request, now).rests_until
         for queue in self._queues.values():
             if not queue.failures and not set(names).isdisjoint(queue.request.names):
                 queue.ask_at = ask_at
 
     # -- inside
 
-    def _use_turn(self, request: SlotRequest, now: float) -> None:
-        """Take in that the process has slots again: in its turn, or in a new one."""
-        turn = self._turns.get(request)
-        if turn is None:
-            self._turns[request] = Turn(now)
-        elif turn.resting:  # nobody else took them meanwhile
-            turn.began_at, turn.resting = now, False
-            turn.seconds = min(2 * turn.seconds, LONGEST_TURN_SECONDS)
-        elif now - turn.idle_since > self._poll_seconds:  # others had their chance
-            turn.began_at = now
+    def _share(self, request: SlotRequest, now: float) -> Share:
+        share = self._shares.get(request)
+        if share is None:
+            share = self._shares[request] = Share(self._pace, now)
+            if len(self._shares) > _MOST_SHARES:
+                self._shares.popitem(last=False)
+        return share
+
+    def _most_held(self, request: SlotRequest) -> int:
+        return max((self._held[name] for name in request.names), default=0)
 
     def _may_ask(self, queue: Queue[T], kept: Counter[str], now: float) -> bool:
         head = queue.head
@@ -381,6 +363,8 @@ class Turnstile(Generic[T]):
     def _count(self, request: SlotRequest, sign: int, names: Collection[str] | None = None) -> None:
         for name in request.names if names is None else names:
             self._held[name] += sign * request.slots
+            if not self._held[name]:
+                del self._held[name]
 
     def _tidy(self, queue: Queue[T]) -> None:
         if not queue.waiters and not queue.asking:

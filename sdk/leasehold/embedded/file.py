@@ -23,6 +23,7 @@ import weakref
 from typing import TYPE_CHECKING, Final
 
 from leasehold.exceptions import LedgerError
+from leasehold.forks import waiting_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,8 +74,7 @@ class LedgerFile:
         self.lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int, bool] | None = None
-        with _files_lock:
-            _files.add(self)
+        _files.add(self)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -229,29 +229,38 @@ def _begin(db: sqlite3.Connection) -> None:
         time.sleep(random.uniform(0.0002, 0.002))  # noqa: S311 - spreads waits, guards nothing
 
 
-_files: weakref.WeakSet[LedgerFile] = weakref.WeakSet()
-_files_lock: Final = threading.Lock()
-_forking: list[LedgerFile] = []
+class _Files:
+    """All files of this process, as one lock that forks wait for: transactions end before (rule 1).
+
+    Parent and child both go on without a connection; each opens one when it needs it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all: weakref.WeakSet[LedgerFile] = weakref.WeakSet()
+        self._held: list[LedgerFile] = []
+
+    def add(self, file: LedgerFile) -> None:
+        """Note a file that is used."""
+        with self._lock:
+            self._all.add(file)
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Wait for the transactions that are under way, and close every connection."""
+        if not self._lock.acquire(timeout=timeout):
+            return False
+        for file in self._all:
+            if file.lock.acquire(timeout=timeout):
+                self._held.append(file)
+                with contextlib.suppress(sqlite3.Error):
+                    file.close()
+        return True
+
+    def release(self) -> None:
+        """Let all go on."""
+        while self._held:
+            self._held.pop().lock.release()
+        self._lock.release()
 
 
-def _before_fork() -> None:
-    """Let transactions end, and close every connection (rule 1)."""
-    _files_lock.acquire()
-    _forking.extend(_files)
-    for file in _forking:
-        file.lock.acquire()
-        with contextlib.suppress(sqlite3.Error):
-            file.close()
-
-
-def _after_fork() -> None:
-    """Let parent and child go on; each opens a connection when it needs one."""
-    while _forking:
-        _forking.pop().lock.release()
-    _files_lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
-    )
+_files: Final = waiting_for(_Files())

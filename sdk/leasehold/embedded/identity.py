@@ -1,8 +1,12 @@
-"""Who a process is, so that others on the machine can tell for certain when it is gone.
+"""Who a process is, so that others on the machine can tell for certain whether it lives.
 
 A process id alone is not enough: ids are used again, and mean nothing on another machine, after
 a reboot, or in another container. So boot, PID namespace and start time belong to it. Where
-anything is unsure, a process counts as alive, and expiry alone decides.
+anything is unsure, nothing is said, and expiry alone decides.
+
+A program that replaces itself (exec) keeps all these, and nothing of what it held. On Linux its
+stack is laid out anew then, at a random place; elsewhere, or where that is switched off, nobody can
+tell, and its slots come back when the process ends.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ class Process(NamedTuple):
         boot: this boot of this machine; "" where the platform does not tell.
         namespace: the PID namespace; "" where the platform has none.
         pid: the process id in that namespace.
-        started: when it started, in the platform's own unit; "" where that cannot be known.
+        started: when it started, in the platform's own unit; "" where that cannot be known. On
+            Linux also where its program's stack is; 0 where that cannot be known.
     """
 
     boot: str
@@ -39,18 +44,35 @@ def this_process() -> Process:
     return _describe_self(os.getpid())
 
 
-def is_gone(process: Process) -> bool:
-    """Say whether a process has certainly ended; False when that cannot be known."""
+def lives(process: Process) -> bool | None:
+    """Say whether a process certainly lives, or certainly has ended; None: that is not known.
+
+    One that stands still, because it was stopped or the machine slept, lives.
+    """
     here = this_process()
-    if process == here or not (process.boot and process.started):
-        return False
+    if not (process.boot and process.started):
+        return None
     if (process.boot, process.namespace) != (here.boot, here.namespace):
-        return False
+        return None
+    if process == here:
+        return True
     state = _look_at(process.pid)
     if state is None:
-        return True
+        return False
     started, ended = state
-    return ended or bool(started and started != process.started)
+    if ended:
+        return False
+    return _same(started, process.started) if started else None
+
+
+def _same(seen: str, known: str) -> bool | None:
+    """Compare two starts; None: same process, but it cannot be known whether same program."""
+    if seen == known:
+        return True
+    (when, _, stack), (known_when, _, known_stack) = seen.partition(" "), known.partition(" ")
+    if when != known_when or (int(stack or 0) and int(known_stack or 0)):
+        return False
+    return None
 
 
 @functools.lru_cache(maxsize=1)
@@ -70,7 +92,8 @@ if sys.platform == "linux":
             return ("", False) if _answers_signals(pid) else None
         # The second field is the program's name, in brackets, and may contain anything.
         fields = stat[stat.rindex(b")") + 2 :].split()
-        return fields[19].decode(), fields[0].decode() in _ENDED_STATES
+        state, started, stack = (fields[index].decode() for index in (0, 19, 25))
+        return f"{started} {stack}", state in _ENDED_STATES
 
     def _answers_signals(pid: int) -> bool:
         try:

@@ -5,13 +5,18 @@ Rules:
 1. A counter and the leases it counts change in one transaction, so they cannot drift apart.
 2. Expired leases are given back before anything is granted or read.
 3. When a limit is full, the slots of processes that have certainly ended are given back at once.
-4. A file that cannot be used is an error that names it. It is never mended, never replaced, and
+4. The lease of a process that certainly lives does not expire, however long it stands still: it may
+   go on with its work at any moment. Expiry decides where nobody can tell: in another container, on
+   another machine, after a reboot. So a slot that a process forgets is taken for as long as it
+   lives.
+5. A file that cannot be used is an error that names it. It is never mended, never replaced, and
    never taken for "there is no limit".
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import sqlite3
 import time
@@ -20,13 +25,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from leasehold.embedded.file import LedgerFile
-from leasehold.embedded.identity import Process, is_gone
+from leasehold.embedded.identity import Process, lives
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 _LIMIT: Final = "id, name, size, active, used, denied, decay, used_at, created, updated"
+_WHOSE: Final = "id, boot, namespace, pid, started"
 _HELD_BY: Final = (
     f"SELECT {_LIMIT} FROM limits"
     " WHERE id IN (SELECT limit_id FROM lease_limits WHERE lease_id = ?)"
@@ -92,7 +98,7 @@ class Ledger:
     Args:
         path: the file; it and its folder are made, private to the user, when they are missing.
         now: the clock, in seconds. Wall-clock time, because it outlives reboots.
-        gone: says whether a process has certainly ended.
+        lives: says whether a process certainly lives, or has ended; None: it cannot be known.
 
     Raises:
         LedgerError: from every method, when the file cannot be used.
@@ -104,11 +110,11 @@ class Ledger:
         path: Path,
         *,
         now: Callable[[], float] = time.time,
-        gone: Callable[[Process], bool] = is_gone,
+        lives: Callable[[Process], bool | None] = lives,
     ) -> None:
         self.path = path
         self.now = now
-        self._gone = gone
+        self._lives = lives
         self._file = LedgerFile(path)
 
     def close(self) -> None:
@@ -232,7 +238,7 @@ class Ledger:
             slots: how many on each.
             seconds: the lease's duration; None: take the slots without a lease.
             holder: type and id, to be listed.
-            process: who dies with the lease; None: nobody, expiry alone decides.
+            process: with whom the lease lives and dies; None: nobody, expiry alone decides.
             check: may raise, after looking at the limits, before anything is taken.
         """
         with self._writing() as (db, now):
@@ -375,26 +381,31 @@ class Ledger:
             db.execute("DELETE FROM leases WHERE id = ?", (lease_id,))
 
     def _expire(self, db: sqlite3.Connection, now: float) -> None:
-        expired = self._column(db, "SELECT id FROM leases WHERE expires <= ?", (now,))
-        self._revoke(db, expired, now)
+        """Give back what has expired, but for what processes hold that certainly live (rule 4)."""
+        expired = db.execute(f"SELECT {_WHOSE} FROM leases WHERE expires <= ?", (now,)).fetchall()
+        if expired:
+            self._revoke(db, [one for one, alive in self._look_at(expired) if not alive], now)
 
     def _bury(self, db: sqlite3.Connection, limits: list[Limit], now: float) -> bool:
         """Give back what processes that have ended hold of these limits (rule 3)."""
-        gone: dict[Process, bool] = {}
-        lost = []
-        for limit in limits:
-            for lease_id, *who in db.execute(
-                "SELECT id, boot, namespace, pid, started FROM lease_limits"
-                " JOIN leases ON lease_id = id WHERE limit_id = ? AND pid != 0",
+        held = [
+            row
+            for limit in limits
+            for row in db.execute(
+                f"SELECT {_WHOSE} FROM lease_limits JOIN leases ON lease_id = id"
+                " WHERE limit_id = ? AND pid != 0",
                 (limit.id,),
-            ):
-                process = Process(*who)
-                if process not in gone:
-                    gone[process] = self._gone(process)
-                if gone[process]:
-                    lost.append(lease_id)
+            )
+        ]
+        lost = [one for one, alive in self._look_at(held) if alive is False]
         self._revoke(db, lost, now)
         return bool(lost)
+
+    def _look_at(self, rows: list[tuple[Any, ...]]) -> Iterator[tuple[str, bool | None]]:
+        """Say of each lease whether its process lives, after one look at each process."""
+        lives = functools.cache(self._lives)
+        for lease_id, *who in rows:
+            yield lease_id, lives(Process(*who))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[tuple[sqlite3.Connection, float]]:

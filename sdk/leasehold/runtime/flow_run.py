@@ -2,7 +2,8 @@
 
 ``id``, ``name``, ``flow_name``, ``flow_version``, ``parameters``, ``tags``, ``run_count``,
 ``scheduled_start_time``, ``parent_flow_run_id``, ``root_flow_run_id``; and what only a deployment
-has, which is empty: ``parent_deployment_id``, ``job_variables``, ``api_url``, ``ui_url``.
+has, which is empty: ``parent_deployment_id``, ``job_variables``, ``api_url``, ``ui_url``. In a
+worker process ``parameters`` are empty, too: they have not travelled.
 """
 
 from __future__ import annotations
@@ -44,8 +45,7 @@ def __getattr__(name: str) -> Any:
         return made[name]
     if name.endswith("flow_run_id"):
         return _related(run, name)
-    flow = getattr(run, "flow", None)  # a worker process does not know it
-    return getattr(flow, name.removeprefix("flow_"), None) or _OUTSIDE[name]
+    return getattr(run.flow, name.removeprefix("flow_"), None) or _OUTSIDE[name]
 
 
 def _related(run: FlowRunContext, name: str) -> str | None:

@@ -8,15 +8,17 @@ for only while workers are free, so that this process does not sit on slots that
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final
 
-from leasehold import inputs, timers
+from leasehold import deadlocks, inputs, timers
+from leasehold.concurrency import lines
 from leasehold.concurrency.lease import held
 from leasehold.exceptions import CancelledRunError
-from leasehold.futures import PrefectFuture
+from leasehold.futures import PrefectFuture, PrefectFutureList
 from leasehold.logging import get_logger, set_up_console
 from leasehold.states import Cancelled
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from leasehold.client.wire import SlotRequest
     from leasehold.concurrency.hold import Hold
     from leasehold.runs import TaskRun
+    from leasehold.tasks import Task
 
 log = get_logger("runs")
 
@@ -45,7 +48,7 @@ class TaskRunner(ABC):
     """Runs what `submit` and `map` hand in; used as a context manager for the time of a flow.
 
     Args:
-        max_workers: how many bodies run at once.
+        max_workers: how many bodies run at once; `sys.maxsize`: as many as there are.
     """
 
     def __init__(self, max_workers: int) -> None:
@@ -77,6 +80,7 @@ class TaskRunner(ABC):
         """Refuse a run that this runner cannot run."""
 
     def __enter__(self) -> Self:
+        lines.lengths.append(self._in_line)
         return self
 
     def __exit__(
@@ -85,9 +89,10 @@ class TaskRunner(ABC):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        lines.lengths.remove(self._in_line)
         if error is None:
             self.end_workers(wait=True)
-        elif isinstance(error, Exception):
+        elif isinstance(error, (Exception, GeneratorExit)):
             self.cancel_waiting()
             self._wait(None)
             self.end_workers(wait=True)
@@ -96,20 +101,41 @@ class TaskRunner(ABC):
         timers.rest()
 
     def submit(
-        self, run: TaskRun, wait_for: Sequence[PrefectFuture[Any]] = ()
+        self, task: Task[Any, Any], parameters: dict[str, Any], wait_for: Any = None
     ) -> PrefectFuture[Any]:
-        """Take a run in; returns at once.
+        """Run a task on this runner, also where no flow is running.
+
+        Example:
+            >>> with ThreadPoolTaskRunner(max_workers=2) as runner:     # doctest: +SKIP
+            ...     future = runner.submit(load, {"path": "a.csv"})
 
         Args:
-            run: what to run.
-            wait_for: futures to wait for besides those among the run's inputs.
-        """
-        return self.submit_all([run], wait_for)[0]
+            task: what to run.
+            parameters: its arguments, by name; futures among them are replaced by their results.
+            wait_for: a future, or several, to wait for, whose results are not needed.
 
-    def submit_all(
+        Raises:
+            ParameterBindError: arguments that the task does not take.
+        """
+        run = task.run_of(*task.unbound(parameters), nested=False)
+        return self.take_in([run], inputs.find(wait_for))[0]
+
+    def map(
+        self, task: Task[Any, Any], parameters: dict[str, Any], wait_for: Any = None
+    ) -> PrefectFutureList[Any]:
+        """Run a task on this runner once for each element of its arguments; see `Task.map`."""
+        args, kwargs = task.unbound(parameters)
+        return PrefectFutureList(self.take_in(task.runs_over(args, kwargs), inputs.find(wait_for)))
+
+    def take_in(
         self, all_runs: Iterable[TaskRun], wait_for: Sequence[PrefectFuture[Any]] = ()
     ) -> list[PrefectFuture[Any]]:
-        """Take several runs in, which share the surroundings of the code that submits them."""
+        """Take runs in, which share the surroundings of the code that submits them.
+
+        Args:
+            all_runs: what to run.
+            wait_for: futures to wait for besides those among the runs' inputs.
+        """
         set_up_console()
         context = contextvars.copy_context()
         context.run(held.set, ())  # what the submitting code holds, it holds for itself
@@ -117,12 +143,28 @@ class TaskRunner(ABC):
         for run in all_runs:
             self.check(run)
             submissions.append(Submission(self, run, tuple(wait_for), context))
-        with self._lock:
-            self._open.update(dict.fromkeys(submissions))
-        for submission in submissions:
-            submission.run.show()
-            submission.wait_for_inputs()
+        try:
+            with self._lock:
+                self._open.update(dict.fromkeys(submissions))
+            for submission in submissions:
+                submission.run.show()
+                submission.wait_for_inputs()
+        except BaseException:  # an interruption: nobody will ever have these futures
+            for submission in submissions:
+                submission.cancel()
+            self.ask()  # for others, whose turn it was
+            raise
         return [submission.future for submission in submissions]
+
+    @property
+    def size(self) -> int:
+        """How many bodies run at once."""
+        return self._max_workers
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there may be more to run than there are workers for."""
+        return self._max_workers < sys.maxsize
 
     def open_futures(self) -> list[PrefectFuture[Any]]:
         """Give the futures of all runs that have not ended."""
@@ -163,6 +205,10 @@ class TaskRunner(ABC):
         with self._none_open:
             self._none_open.wait_for(lambda: not self._open, seconds)
 
+    def _in_line(self, request: SlotRequest) -> int:
+        with self._lock:
+            return len(self._lines.get(request, ()))
+
     # -- for submissions
 
     def wait_for_slots(self, submission: Submission, request: SlotRequest) -> None:
@@ -174,17 +220,30 @@ class TaskRunner(ABC):
 
     def ask(self) -> None:
         """Let so many runs ask for slots as workers are free."""
-        starting = []
+        while (chosen := self._next_to_ask()) is not None:
+            submission, request = chosen
+            try:
+                submission.ask(request)
+            except BaseException:  # the code that submits may be interrupted at any line
+                if submission.is_in_line:
+                    with self._lock:
+                        self._lines.setdefault(request, deque()).appendleft(submission)
+                    self.answered(request)
+                raise
+
+    def _next_to_ask(self) -> tuple[Submission, SlotRequest] | None:
+        if not self._lines:  # as where no task is tagged; whoever joins a line asks after that
+            return None
         with self._lock:
             free = min(self._max_workers - self._busy, MOST_ASKED)
-            for request, line in list(self._lines.items()):
-                while line and self._asked[request] < free:
+            for request, line in self._lines.items():
+                if self._asked[request] < free:
                     self._asked[request] += 1
-                    starting.append(line.popleft())
-                if not line:
-                    del self._lines[request]
-        for submission in starting:
-            submission.ask()
+                    submission = line.popleft()
+                    if not line:
+                        del self._lines[request]
+                    return submission, request
+        return None
 
     def answered(self, request: SlotRequest) -> None:
         """Take in that somebody's wait for slots is over."""
@@ -251,6 +310,7 @@ class Submission:
         self.run = run
         self.future: PrefectFuture[Any] = PrefectFuture(run)
         run.future = self.future
+        run.runner = runner
 
     @property
     def hold(self) -> Hold | None:
@@ -260,7 +320,8 @@ class Submission:
     def wait_for_inputs(self) -> None:
         """Go on when all inputs are there."""
         args, kwargs = self.run.context.arguments
-        waited_for = inputs.find([*args, *kwargs.values(), *self._wait_for])
+        given = [*args, *kwargs.values(), *self._wait_for]
+        waited_for = inputs.find(given) if given else []
         if not waited_for:
             self._inputs_are_there()
             return
@@ -301,28 +362,42 @@ class Submission:
             self.run.wants = request.names
             self._runner.wait_for_slots(self, request)
 
-    def ask(self) -> None:
-        """Ask for the slots, and go on when they are granted or refused."""
-        self._hold = self.run.hold()
-        assert self._hold is not None
-        self._hold.future.add_done_callback(lambda _: self._slots_are_there())
-        try:
-            self._hold.start()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the run's outcome
-            self._hold.future.set_exception(error)
+    @property
+    def is_in_line(self) -> bool:
+        """Whether it has not asked for its slots yet."""
+        return bool(self.run.wants) and not (self._hold and self._hold.has_started)
 
-    def _slots_are_there(self) -> None:
+    def ask(self, request: SlotRequest) -> None:
+        """Ask for the slots, and go on when they are granted or refused."""
+        hold = self._hold = self.run.hold()
+        error: BaseException | None = None
+        if hold is not None:
+            try:
+                hold.start()
+            except Exception as refused:  # noqa: BLE001 - whatever it is, it is the run's outcome
+                error = refused
+            else:
+                if not hold.future.done():
+                    hold.future.add_done_callback(lambda _: self._was_answered(request))
+                    return
+                error = hold.future.exception()
+        # It has become known since it stood in line that there is no such limit, or it fails.
+        self._slots_are_there(request, error)
+
+    def _was_answered(self, request: SlotRequest) -> None:
         assert self._hold is not None
+        self._slots_are_there(request, self._hold.future.exception())
+        self._runner.ask()
+
+    def _slots_are_there(self, request: SlotRequest, error: BaseException | None) -> None:
         self.run.wants = ()
-        self._runner.answered(self._hold.acquisition.request)
-        error = self._hold.future.exception()
+        self._runner.answered(request)
         if error is not None:
             self.fail(error)
-            self._runner.ask()
-        elif self.run.cancelled:
-            self._hold.abandon()
-        else:
+        elif not self.run.cancelled:
             self._runner.work(self)
+        elif self._hold is not None:
+            self._hold.abandon()
 
     def work(self) -> None:
         """Make one attempt; called by a worker."""
@@ -331,8 +406,17 @@ class Submission:
                 self._hold.abandon()
             self._runner.worker_is_free()
             return
+        if self._hold is None and self.run.slots() is not None:
+            # There was no limit when it was submitted, but that is long ago.
+            self._runner.worker_is_free()
+            self._next_attempt()
+            return
         try:
-            self._context.copy().run(self._runner.attempt, self)
+            context = self._context.copy()
+            context.run(deadlocks.working_for.set, self._runner)
+            context.run(self._runner.attempt, self)
+        except Exception as error:  # noqa: BLE001 - no worker could be had, or it is a bug of ours
+            self.run.raised(error)
         finally:
             self.interrupt = None
             self._hold = None

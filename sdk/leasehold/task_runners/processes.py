@@ -2,28 +2,36 @@
 
 The parent asks for the slots, and a worker gets a run when they are there: so a task that waits
 holds no worker. While a worker runs a body, the slots live and die with it: when the worker dies,
-the parent gives them back at once; when the parent dies, the worker ends at once too.
+the parent gives them back at once; when the parent dies, the worker ends first, and then the slots
+come back.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import io
 import logging
 import multiprocessing
 import os
 import pickle
 import signal
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Final
 
 from leasehold import inputs, runs, timers
 from leasehold.concurrency.lease import held
-from leasehold.exceptions import CancelledRunError, UnpicklableError, WorkerDiedError
+from leasehold.exceptions import (
+    CancelledRunError,
+    LeaseholdError,
+    UnpicklableError,
+    WorkerDiedError,
+)
 from leasehold.task_runners import worker
 from leasehold.task_runners.base import TaskRunner
 from leasehold.task_runners.threads import WorkerThreads, pool_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
@@ -36,6 +44,8 @@ _VARIABLES: Final = (
     "PREFECT_TASK_RUNNER_PROCESS_POOL_MAX_WORKERS",
 )
 
+_GUARD: Final = 'if __name__ == "__main__":'
+
 #: A worker that was asked to stop, and has not, is killed after this long, in seconds.
 _STOP_SECONDS: Final = 2.0
 
@@ -45,7 +55,8 @@ class ProcessPoolTaskRunner(TaskRunner):
 
     Tasks, arguments and results travel by pickle, so a task must be at the top of a module, and a
     script needs the usual ``if __name__ == "__main__":``. Log lines of workers appear in this
-    process; hooks run here, too.
+    process; hooks run here, too. What a task submits runs in processes of its process. Ctrl-C
+    interrupts a body once, and kills its process if it has not ended 2 s later.
 
     Example:
         >>> @flow(task_runner=ProcessPoolTaskRunner(max_workers=4))     # doctest: +SKIP
@@ -55,18 +66,45 @@ class ProcessPoolTaskRunner(TaskRunner):
     Args:
         max_workers: how many processes; None: PREFECT_TASKS_RUNNER_PROCESS_POOL_MAX_WORKERS or,
             without it, one for each CPU.
+        initializer: called in each process before its first task; it must be importable, too.
+        initargs: what it is called with.
 
     Raises:
         ValueError: `max_workers` is not a whole number above 0.
         SettingsError: the variable is not.
+        UnpicklableError: `initializer` cannot travel.
     """
 
-    def __init__(self, max_workers: int | None = None) -> None:
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> None:
         super().__init__(pool_size(max_workers, _VARIABLES) or os.cpu_count() or 1)
         self.max_workers = max_workers
+        self._initializer = initializer
+        self._initargs = tuple(initargs)
+        try:
+            self._setup = pickle.dumps((initializer, self._initargs))
+        except Exception as error:
+            raise UnpicklableError(
+                f"The initializer of ProcessPoolTaskRunner, or an argument for it, cannot be "
+                f"pickled: {error}. Define it at the top of a module.",
+                task="",
+                parameter="initializer",
+            ) from error
         self._threads = WorkerThreads(self._max_workers)
+        #: Starts the processes. To the kernel a child's parent is the thread that has started it,
+        #: so this one lives for longer than all of them: see `worker.end_with`.
+        self._nursery = WorkerThreads(1)
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
+
+    def __enter__(self) -> Self:
+        _check_guard()
+        return super().__enter__()
 
     def check(self, run: TaskRun) -> None:
         """Refuse a run that cannot travel.
@@ -94,7 +132,7 @@ class ProcessPoolTaskRunner(TaskRunner):
         if submission.hold is not None:
             submission.hold.acquisition.on_cancel = lambda _: process.kill()
         try:
-            runs.attempt(submission.run, submission.hold, process.call)
+            runs.attempt(submission.run, submission.hold or runs.NO_SLOTS, process.call)
         finally:
             submission.interrupt = None
             self._give_back(process)
@@ -111,16 +149,18 @@ class ProcessPoolTaskRunner(TaskRunner):
             process.end()
         self._idle.clear()
         self._all.clear()
+        self._nursery.end(wait=True)
 
     def duplicate(self) -> Self:
         """Make a fresh one of the same size: each flow run has its own."""
-        return type(self)(self.max_workers)
+        _check_guard()  # now, before the run says that it has started
+        return type(self)(self.max_workers, initializer=self._initializer, initargs=self._initargs)
 
     def _take(self) -> _Worker:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        process = _Worker()
+        process = _Worker(worker.Surroundings.here(self._max_workers, self._setup), self._nursery)
         with self._lock:
             self._all.add(process)
         return process
@@ -134,21 +174,34 @@ class ProcessPoolTaskRunner(TaskRunner):
 
 
 class _Worker:
-    """One process, as its parent sees it."""
+    """One process, as its parent sees it.
 
-    def __init__(self) -> None:
+    Args:
+        surroundings: what it takes over.
+        nursery: the thread that starts it.
+    """
+
+    def __init__(self, surroundings: worker.Surroundings, nursery: WorkerThreads) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=worker.serve,
-            args=(theirs, worker.Surroundings.here()),
-            name="leasehold-worker",
+            args=(theirs, surroundings, os.getpid()),
+            name=worker.NAME,
         )
-        self._process.start()
+        _call_on(nursery, self._start)
         theirs.close()
         self.alive = True
+        self._ready = False
         self._busy = False
         self._killer: timers.Timer | None = None
+
+    def _start(self) -> None:
+        # A child takes over which signals its starter blocks: Ctrl-C has to wait for the first
+        # body. The tracker is started before, because that ends with SIGINT unblocked.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._process.start()
 
     def call(self, run: TaskRun) -> Any:
         """Have it run a body, and wait for the outcome.
@@ -165,16 +218,16 @@ class _Worker:
         try:
             self._pipe.send_bytes(payload)
             answer = self._answer()
-        except (EOFError, OSError) as error:
-            raise self._death(run, leases) from error
+        except (EOFError, OSError):
+            # From None: that the pipe has closed says less than how the process has ended.
+            raise self._death(run, leases) from None
         finally:
             self._busy = False
             if self._killer is not None:
                 self._killer.cancel()
         if answer[0] == "value":
             return pickle.loads(answer[1])  # noqa: S301 - our own child's
-        _, content, text = answer
-        raise worker.unpacked(content, text, run.context.name)
+        raise answer[1].error(run.context.name)
 
     def interrupt(self) -> None:
         """Interrupt the body, and kill the process if that does not help."""
@@ -201,9 +254,12 @@ class _Worker:
     def _answer(self) -> Any:
         while True:
             answer = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 - our own child's
-            if answer[0] != "log":
+            if answer[0] == "ready":
+                self._ready = True
+            elif answer[0] == "log":
+                _handle(answer[1])
+            else:
                 return answer
-            _handle(answer[1])
 
     def _death(self, run: TaskRun, leases: tuple[Lease, ...]) -> Exception:
         self._process.join(_STOP_SECONDS)
@@ -216,12 +272,16 @@ class _Worker:
                     return lease.lost_error()
         if run.cancelled:
             return CancelledRunError(f"{run.context.name} was cancelled.")
-        return WorkerDiedError(
-            f"The worker process {pid} {_how(code)} while it ran {run.context.name}. The run has "
-            "no result; retries=N would run it again.",
-            pid=pid,
-            exit_code=code,
-        )
+        if self._ready:
+            what = f"{_how(code)} while it ran {run.context.name}. The run has no result; retries=N"
+            what += " would run it again."
+        elif code == worker.CALLED_AT_IMPORT:
+            what = (
+                f"did not start: this script, which it imports, calls a flow. Do so below {_GUARD}"
+            )
+        else:
+            what = f"{_how(code)} before it could run {run.context.name}. What it printed says why."
+        return WorkerDiedError(f"The worker process {pid} {what}", pid=pid, exit_code=code)
 
     def _kill_if_busy(self) -> None:
         if self._busy:
@@ -232,6 +292,36 @@ class _Worker:
         self._process.join()
         self._pipe.close()
         self._process.close()
+
+
+def _check_guard() -> None:
+    """Refuse to start processes while this process imports the script that has started it.
+
+    Raises:
+        LeaseholdError: it does. One of our own workers ends, and leaves the words to its parent.
+    """
+    this = multiprocessing.current_process()
+    if getattr(this, "_inheriting", False):
+        if this.name == worker.NAME:
+            raise SystemExit(worker.CALLED_AT_IMPORT)
+        raise LeaseholdError(
+            "This process imports the script that has started it, and came upon a flow that is "
+            f"called there. Call it below: {_GUARD}"
+        )
+
+
+def _call_on(threads: WorkerThreads, function: Callable[[], object]) -> None:
+    """Have another thread call a function, and wait for it."""
+    called: concurrent.futures.Future[object] = concurrent.futures.Future()
+
+    def call() -> None:
+        try:
+            called.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - it is the caller's
+            called.set_exception(error)
+
+    threads.submit(call)
+    called.result()
 
 
 def _how(code: int | None) -> str:

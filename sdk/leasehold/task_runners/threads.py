@@ -64,7 +64,11 @@ class ThreadPoolTaskRunner(TaskRunner):
         else:
             body = interrupts.Interruptible()
             submission.interrupt = body.interrupt
-            runs.attempt(submission.run, submission.hold, lambda run: runs.call_here(run, body))
+            runs.attempt(
+                submission.run,
+                submission.hold or runs.NO_SLOTS,
+                lambda run: runs.call_here(run, body),
+            )
 
     def end_workers(self, *, wait: bool) -> None:
         """Let the threads end; with `wait`, wait until they have."""
@@ -84,7 +88,7 @@ async def _attempt_async(submission: Submission) -> None:
     assert task is not None
     submission.interrupt = waker(task.cancel)
     try:
-        await runs.attempt_async(submission.run, submission.hold)
+        await runs.attempt_async(submission.run, submission.hold or runs.NO_SLOTS)
     except asyncio.CancelledError:
         if not submission.run.ended:
             raise
@@ -104,7 +108,10 @@ class WorkerThreads:
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._idle = 0
+        # An entry for each thread without work (while there may be more threads). They add theirs
+        # without the lock: else each would wait for whoever submits, and the other way round, after
+        # every piece of work.
+        self._idle: list[None] = []
         self._ended = False
 
     def submit(self, work: Callable[[], None]) -> None:
@@ -118,7 +125,7 @@ class WorkerThreads:
                 raise RuntimeError("its threads are being ended")
             self._work.put(work)
             if self._idle:
-                self._idle -= 1
+                self._idle.pop()
             elif len(self._threads) < self._most:
                 number = len(self._threads) + 1
                 thread = threading.Thread(
@@ -147,8 +154,7 @@ class WorkerThreads:
             except BaseException as error:  # noqa: BLE001 - what a body raised; its run knows it
                 log.debug("A body ended its thread's work: %r.", error)
             del work  # so that what it refers to does not live until the next one comes
-            with self._lock:
-                self._idle += 1
+            self._idle.append(None)
 
 
 def pool_size(given: int | None, variables: tuple[str, ...]) -> int | None:

@@ -9,7 +9,12 @@ The fixtures come with the package; pytest finds them by itself::
 
 - ``leasehold_server``: a `FakeServer`; flows talk to it instead of a real one, without a network.
 - ``manual_clock``: that server's time, which stands still until you move it.
-- ``leasehold_router``: a respx router whose routes that server answers, for those who mock HTTP.
+- ``leasehold_router``: a respx router whose routes that server answers, for those who mock HTTP;
+  it comes with ``pip install "leasehold[testing]"``.
+
+How a task takes the loss of its slot, too, is seen at once: ``leasehold_server.expire()``.
+
+Tests that were written for Prefect have `prefect_test_harness` here, too: a temporary ledger.
 
 The fake answers from the embedded ledger, and passes the tests that real servers pass.
 """
@@ -22,10 +27,16 @@ if TYPE_CHECKING:
     from leasehold.testing.clock import ManualClock as ManualClock
     from leasehold.testing.server import FakeServer as FakeServer
     from leasehold.testing.server import RecordedRequest as RecordedRequest
+    from leasehold.testing.utilities import prefect_test_harness as prefect_test_harness
 
-_EXPORTS = {"FakeServer": "server", "ManualClock": "clock", "RecordedRequest": "server"}
+_EXPORTS = {
+    "FakeServer": "server",
+    "ManualClock": "clock",
+    "RecordedRequest": "server",
+    "prefect_test_harness": "utilities",
+}
 
-__all__ = ["FakeServer", "ManualClock", "RecordedRequest"]
+__all__ = ["FakeServer", "ManualClock", "RecordedRequest", "prefect_test_harness"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def manual_clock() -> ManualClock:
-    """The time of `leasehold_server`, which stands still until `advance(seconds)`."""
+    """The time of `leasehold_server` alone, which stands still until `advance(seconds)`."""
     from leasehold.testing import ManualClock
 
     return ManualClock()
@@ -49,9 +49,16 @@ def leasehold_router(
     The routes have names: "version", "acquire", "renew", "release", "acquire_tags",
     "release_tags", and "other". The server itself is `leasehold_router.server`.
     """
-    import respx
+    try:
+        import respx
+    except ModuleNotFoundError:
+        pytest.fail(
+            'leasehold_router needs respx. Install it with: pip install "leasehold[testing]"',
+            pytrace=False,
+        )
 
     from leasehold.testing.server import ADDRESS, ROUTES
+    from leasehold.testing.utilities import give_back
 
     with (
         _serving(tmp_path, monkeypatch, manual_clock) as server,
@@ -59,12 +66,12 @@ def leasehold_router(
     ):
         for name, (method, path) in ROUTES.items():
             router.route(method=method, path__regex=f"^{path}$", name=name).mock(
-                side_effect=server.answer
+                side_effect=server.handle_request
             )
-        router.route(name="other").mock(side_effect=server.answer)
+        router.route(name="other").mock(side_effect=server.handle_request)
         router.server = server  # type: ignore[attr-defined] # so that one fixture is enough
         yield router
-        _give_back()
+        give_back()
 
 
 @contextmanager
@@ -72,8 +79,9 @@ def _serving(
     folder: Path, monkeypatch: pytest.MonkeyPatch, clock: ManualClock
 ) -> Iterator[FakeServer]:
     from leasehold.testing.server import ADDRESS, FakeServer
+    from leasehold.testing.utilities import give_back
 
-    _give_back()  # what earlier tests hold is elsewhere
+    give_back()  # what earlier tests hold is elsewhere
     for name in list(os.environ):
         if name.startswith(("PREFECT_", "LEASEHOLD_")):
             monkeypatch.delenv(name)
@@ -83,13 +91,6 @@ def _serving(
     server = FakeServer(folder / "leasehold-server.db", clock)
     try:
         yield server
-        _give_back()
+        give_back()
     finally:
         server.shut_down()
-
-
-def _give_back() -> None:
-    """End what holds slots in this process; the next test starts anew."""
-    from leasehold.concurrency import keeper
-
-    keeper.shut_down()

@@ -12,21 +12,24 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
 from packaging.version import Version
 
 from leasehold.embedded.ledger import Ledger
-from leasehold.embedded.transport import VERSION, LedgerTransport, Transport
+from leasehold.embedded.server import VERSION, Answer, LedgerServer
+from leasehold.embedded.transport import Transport
 from leasehold.exceptions import LimitNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from leasehold.concurrency.keeper import Keeper
     from leasehold.embedded.ledger import Limit
 
 #: Where it pretends to be.
 ADDRESS: Final = "http://leasehold.test/api"
+
+_OK, _ERROR = 200, 400
 
 _LEASES: Final = re.compile(
     r"/v2/concurrency_limits/(increment-with-lease|decrement-with-lease|leases/[^/]+/renew)"
@@ -86,7 +89,8 @@ class FakeServer(Transport):
         self.requests: list[RecordedRequest] = []
         self.version = VERSION
         self._ledger = Ledger(path, now=clock)
-        self._transport = LedgerTransport(self._ledger)
+        # A server sees nobody's process: its leases expire.
+        self._server = LedgerServer(self._ledger, whose=lambda: None)
         self._leases: list[str] = []
         self._failures: list[tuple[int, str]] = []
         self._lock = threading.RLock()
@@ -132,11 +136,25 @@ class FakeServer(Transport):
         return [identity for _, identity in holders if identity is not None]
 
     def expire(self) -> None:
-        """Let all leases end, as if nobody had renewed them: who holds them hears it is gone."""
+        """Let all leases end, as if nobody had renewed them.
+
+        Whoever holds one in this process knows it when this returns, and does what its
+        `on_lease_lost` says. Leases that end because the clock was moved are not looked at before
+        their next renewal, as those of a process that has died.
+
+        Example:
+            >>> @task(tags=["database"], on_lease_lost="cancel")    # doctest: +SKIP
+            ... async def load():
+            ...     leasehold_server.expire()
+            ...     await read_all()                                # ends with LeaseLostError
+        """
         with self._lock:
             leases, self._leases = self._leases, []
             for lease in leases:
                 self._ledger.release(lease)
+        running = _running_keeper()
+        if running is not None:
+            running.renew_now()
 
     def fail_next(self, status: int, times: int = 1, path: str = "") -> None:
         """Answer the next requests with an error, and do nothing.
@@ -152,59 +170,45 @@ class FakeServer(Transport):
     def as_version(self, version: str) -> None:
         """Behave as a server of another version, as "3.0.11"."""
         Version(version)
-        self.version = self._transport.version = version
+        self.version = self._server.version = version
 
-    # -- for httpx
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a sync client."""
-        request.read()
-        return self.answer(request)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer an async client."""
-        await request.aread()
-        return self.answer(request)
+    # -- for clients
 
     def close(self) -> None:
-        """Do nothing: clients come and go."""
-
-    async def aclose(self) -> None:
         """Do nothing: clients come and go."""
 
     def shut_down(self) -> None:
         """Close the file."""
         self._ledger.close()
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    def answer(self, method: str, path: str, body: bytes = b"") -> Answer:
         """Answer one request."""
-        path = request.url.raw_path.split(b"?")[0].decode().split("/api", 1)[-1]
         with self._lock:
-            response = self._failure(path) or self._of_version(request, path)
-            body = json.loads(request.content) if request.content else None
-            self.requests.append(RecordedRequest(request.method, path, body, response.status_code))
-            if path.endswith("increment-with-lease") and response.is_success:
-                self._leases.append(response.json()["lease_id"])
-        return response
+            answer = self._failure(path) or self._of_version(method, path, body)
+            asked = json.loads(body) if body else None
+            self.requests.append(RecordedRequest(method, path, asked, answer.status))
+            if path.endswith("increment-with-lease") and answer.status == _OK:
+                self._leases.append(json.loads(answer.body)["lease_id"])
+        return answer
 
-    def _failure(self, path: str) -> httpx.Response | None:
+    def _failure(self, path: str) -> Answer | None:
         for failure in self._failures:
             status, part = failure
             if part in path:
                 self._failures.remove(failure)
-                return httpx.Response(status)
+                return Answer(status, {}, b"")
         return None
 
-    def _of_version(self, request: httpx.Request, path: str) -> httpx.Response:
+    def _of_version(self, method: str, path: str, body: bytes) -> Answer:
         version = Version(self.version)
         if _LEASES.fullmatch(path) and version < _FIRST_WITH_LEASES:
-            return httpx.Response(405, json={"detail": "Method Not Allowed"})
+            return Answer(405, {}, b'{"detail": "Method Not Allowed"}')
         if version < _FIRST_WITH_LEASES_FOR_TAGS:
             if _TAG_AS_GLOBAL.fullmatch(path):
-                return httpx.Response(404, json={"detail": "Concurrency Limit not found"})
+                return Answer(404, {}, b'{"detail": "Concurrency Limit not found"}')
             if path.endswith("increment-with-lease"):
-                return self._transport.answer(_without_tags(request))
-        return self._transport.answer(request)
+                body = _without_tags(body)
+        return self._server.answer(method, path, body)
 
     def _find(self, tag_or_name: str) -> Limit:
         limit = self._ledger.read(f"tag:{tag_or_name}") or self._ledger.read(tag_or_name)
@@ -218,23 +222,27 @@ class FakeServer(Transport):
 
     def _ask(self, method: str, path: str, body: Any) -> None:
         with self._lock:
-            response = self._transport.answer(httpx.Request(method, ADDRESS + path, json=body))
-        if not response.is_success:
-            raise ValueError(f"The server refuses {body!r}: {response.text}")
+            answer = self._server.answer(method, path, json.dumps(body).encode())
+        if answer.status >= _ERROR:
+            raise ValueError(f"The server refuses {body!r}: {answer.body.decode()}")
+
+
+def _running_keeper() -> Keeper | None:
+    from leasehold.concurrency import process
+
+    return process.running_keeper()
 
 
 def _let_releases_arrive() -> None:
-    from leasehold.concurrency import keeper
-
-    running = keeper.running()
+    running = _running_keeper()
     if running is not None:
         running.flush()
 
 
-def _without_tags(request: httpx.Request) -> httpx.Request:
+def _without_tags(body: bytes) -> bytes:
     """Between 3.4.9 and 3.4.18 leases know nothing of the limits of tags, and say so to nobody."""
-    body = json.loads(request.content)
-    body["names"] = [
-        f"unknown-{name}" if str(name).startswith("tag:") else name for name in body["names"]
+    wanted = json.loads(body)
+    wanted["names"] = [
+        f"unknown-{name}" if str(name).startswith("tag:") else name for name in wanted["names"]
     ]
-    return httpx.Request(request.method, request.url, json=body)
+    return json.dumps(wanted).encode()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -19,6 +22,10 @@ class Annotation(Generic[T]):
         """Give the value itself."""
         return self.value
 
+    def rewrap(self, value: T) -> Self:
+        """Put the same mark on another value."""
+        return type(self)(value)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.value!r})"
 
@@ -28,6 +35,16 @@ class unmapped(Annotation[T]):  # noqa: N801 - the name flow authors know
 
     Example:
         >>> load.map(paths, table=unmapped("orders"))   # doctest: +SKIP
+    """
+
+    __slots__ = ()
+
+
+class opaque(Annotation[T]):  # noqa: N801 - the name flow authors know
+    """Mark a future whose large result has no futures inside: it is not searched for any.
+
+    Example:
+        >>> total.submit(opaque(load.submit("a.csv")))          # doctest: +SKIP
     """
 
     __slots__ = ()
@@ -51,3 +68,7 @@ class quote(Annotation[T]):  # noqa: N801 - the name flow authors know
     """
 
     __slots__ = ()
+
+    def unquote(self) -> T:
+        """Give the value itself."""
+        return self.unwrap()

@@ -1,0 +1,1 @@
+"""Helpers for flow authors, where Prefect has them."""
