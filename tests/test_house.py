@@ -31,6 +31,8 @@ def floor_of(module: str) -> str:
     if module.startswith(BY_NAME):
         return "authoring"
     part = [*module.split("."), ""][1]
+    if part == "__main__":
+        return "cli"
     if part in GROUND or not part:
         return "ground"
     return part if part in FLOORS else "authoring"

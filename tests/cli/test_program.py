@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMAND = [sys.executable, "-m", "leasehold.cli"]
+COMMAND = [sys.executable, "-m", "leasehold"]
 
 
 @pytest.fixture

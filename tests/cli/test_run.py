@@ -60,7 +60,7 @@ def write(tmp_path: Path) -> Write:
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "leasehold.cli", "run", *map(str, args)],
+        [sys.executable, "-m", "leasehold", "run", *map(str, args)],
         capture_output=True,
         text=True,
         timeout=55,
@@ -202,7 +202,7 @@ def test_a_one_off_limit_is_gone_when_the_run_was_told_to_end(write: Write) -> N
             body()
     """)
     with subprocess.Popen(
-        [sys.executable, "-m", "leasehold.cli", "run", str(path), "--limit", "database=2"],
+        [sys.executable, "-m", "leasehold", "run", str(path), "--limit", "database=2"],
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
@@ -387,7 +387,7 @@ def test_progress_is_shown_on_a_terminal(write: Write) -> None:
     """)
     parent, child = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "leasehold.cli", "run", str(path), "--limit", "database=2"],
+        [sys.executable, "-m", "leasehold", "run", str(path), "--limit", "database=2"],
         stderr=child,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
     ) as process:

@@ -49,7 +49,7 @@ def steady(text: str) -> str:
 
 def run(command: str, folder: Path) -> str:
     """Run one line in a folder, with this Python's programs, and give what it prints."""
-    programs = {"python": [sys.executable], "leasehold": [sys.executable, "-m", "leasehold.cli"]}
+    programs = {"python": [sys.executable], "leasehold": [sys.executable, "-m", "leasehold"]}
     program, *arguments = shlex.split(command)
     done = subprocess.run(
         [*programs[program], *arguments],
