@@ -237,7 +237,7 @@ def _next_ended(
     with deadlocks.watched(left, one_is_enough=True) as look:
         while True:
             remaining = None if ends_at is None else max(ends_at - time.monotonic(), 0.0)
-            pause = _pause(remaining, look)
+            pause = _pause(remaining)
             try:
                 return ended.get(timeout=pause)
             except queue.Empty:
@@ -249,10 +249,11 @@ def _next_ended(
                 look()
 
 
-def _pause(remaining: float | None, look: object) -> float | None:
-    """Say how long to wait at a time: until the end, or until the next look around."""
-    if look is None:
-        return remaining
+def _pause(remaining: float | None) -> float:
+    """Say how long to wait at a time: until the end, or until the next look around.
+
+    Outside of tasks there is nothing to see, but then a signal is not missed for long.
+    """
     return deadlocks.LOOK_SECONDS if remaining is None else min(deadlocks.LOOK_SECONDS, remaining)
 
 
@@ -280,7 +281,7 @@ def _wait(futures: Sequence[PrefectFuture[Any]], timeout: float | None) -> bool:
     with deadlocks.watched(futures) as look, gate:
         while True:
             left = None if ends_at is None else max(ends_at - time.monotonic(), 0.0)
-            pause = _pause(left, look)
+            pause = _pause(left)
             try:
                 wait_sync(gate.future, pause)
             except concurrent.futures.TimeoutError:

@@ -139,6 +139,16 @@ class Victim:
         self.process.stdin.close()
         self.process.stdin = None
 
+    def wait_until_it_handles(self, number: signal.Signals) -> None:
+        """Wait until it has a handler for a signal, which the main thread installs in a moment."""
+        status = Path(f"/proc/{self.process.pid}/status")
+
+        def handles() -> bool:
+            caught = next(line for line in status.read_text().splitlines() if "SigCgt" in line)
+            return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+        wait_for(handles)
+
     def look(self) -> list[psutil.Process]:
         """Note which processes it has started; gives the guards among them."""
         with contextlib.suppress(psutil.NoSuchProcess):

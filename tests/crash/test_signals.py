@@ -99,10 +99,11 @@ def test_sigterm_gives_the_slot_back_from_inside_and_still_ends_the_process(
     victim = run_script(BODY + WAYS[way], limit.name, LEASEHOLD_GUARD="0")
     assert victim.hear() == "held"
     assert limit.used() == 1
+    victim.wait_until_it_handles(signal.SIGTERM)
     victim.process.send_signal(signal.SIGTERM)
     code, complaints = victim.end()
-    limit.wait_until_free()
     assert (code, complaints) == (-signal.SIGTERM, "")
+    limit.wait_until_free()
 
 
 def test_a_handler_of_the_programs_own_that_returns_lets_the_work_go_on_under_its_slot(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -43,17 +44,84 @@ def test_a_program_ends_after_ctrl_c_although_a_call_blocks(tmp_path: Path, body
             many()
         """)
     )
+    assert interrupted(script) == "finally\n"
+
+
+def interrupted(script: Path) -> str:
+    """Interrupt a program once a body of it has begun; give what it prints then."""
     with subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, text=True
     ) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "began\n"
-        began = time.monotonic()
-        program.send_signal(signal.SIGINT)
-        assert program.stdout.read() == "finally\n"
-        program.wait(30)
-    assert time.monotonic() - began < 5 + 1
+        stop = threading.Timer(30, program.kill)
+        stop.start()
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "began\n"
+            began = time.monotonic()
+            program.send_signal(signal.SIGINT)
+            printed = program.stdout.read()
+            program.wait(30)
+        finally:
+            stop.cancel()
+            program.kill()
     assert program.returncode == -signal.SIGINT
+    assert time.monotonic() - began < 5 + 1
+    return printed
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "body.submit().result()",
+        "body.submit().result(timeout=60)",
+        "list(as_completed([body.submit()]))",
+        "body.submit()",
+        "body.submit(); wait_for_it(); raise ValueError",
+        "body.submit(); wait_for_it()\n    with concurrency('tag:narrow'): pass",
+    ],
+)
+def test_ctrl_c_is_not_missed_where_it_does_not_wake_the_main_thread(
+    tmp_path: Path, wait: str
+) -> None:
+    """So it is, too, for a signal that comes in the moment before the main thread waits."""
+    script = tmp_path / "script.py"
+    script.write_text(_SENT_ASIDE.format(wait=wait))
+    program = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert program.returncode == -signal.SIGINT
+    told, ended = map(float, program.stdout.split())
+    assert ended - told < 1 + 5 + 1
+
+
+_SENT_ASIDE = """
+import atexit, signal, threading, time
+from leasehold import concurrency, flow, get_client, task
+from leasehold.futures import as_completed
+
+with get_client(sync_client=True) as client:
+    client.create_concurrency_limit("narrow", 1)
+begun = threading.Event()
+atexit.register(lambda: print(time.monotonic()))
+
+def wait_for_it():
+    begun.wait(20)
+
+@task(tags=["narrow"])
+def body():
+    begun.set()
+    time.sleep(0.5)
+    print(time.monotonic(), flush=True)
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    for _ in range(1200):
+        time.sleep(0.05)
+
+@flow
+def waiting():
+    {wait}
+
+waiting()
+"""
 
 
 _POOL = """

@@ -54,7 +54,7 @@ def disarm() -> None:
 def prepare() -> None:
     """Install the handlers, if it is time and this is the main thread."""
     global _installed  # noqa: PLW0603
-    if _installed or _close is None or not _is_main_thread():
+    if _installed or _close is None or not is_main_thread():
         return
     _installed = True
     for number in _SIGNALS:
@@ -65,7 +65,7 @@ def prepare() -> None:
 @contextlib.contextmanager
 def waking(wake: Callable[[], object]) -> Iterator[None]:
     """Have `wake` called when it is time to `prepare`, if this is the main thread and it waits."""
-    if _installed or not _is_main_thread():
+    if _installed or not is_main_thread():
         yield
         return
     _wakes.add(wake)
@@ -77,7 +77,8 @@ def waking(wake: Callable[[], object]) -> Iterator[None]:
         _wakes.discard(wake)
 
 
-def _is_main_thread() -> bool:
+def is_main_thread() -> bool:
+    """Say whether this is the thread that gets the signals."""
     return threading.current_thread() is threading.main_thread()
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from leasehold import deadlocks, inputs, timers
 from leasehold.concurrency import lines
 from leasehold.concurrency.lease import held
+from leasehold.concurrency.waiting import wait_until
 from leasehold.exceptions import CancelledRunError
 from leasehold.futures import PrefectFuture, PrefectFutureList
 from leasehold.logging import get_logger, set_up_console
@@ -203,7 +204,7 @@ class TaskRunner(ABC):
 
     def _wait(self, seconds: float | None) -> None:
         with self._none_open:
-            self._none_open.wait_for(lambda: not self._open, seconds)
+            wait_until(lambda left: self._none_open.wait_for(lambda: not self._open, left), seconds)
 
     def _in_line(self, request: SlotRequest) -> int:
         with self._lock:
