@@ -75,9 +75,10 @@ def _ledger() -> httpx.AsyncBaseTransport:
     from pathlib import Path
 
     from leasehold.embedded.ledger import Ledger
+    from leasehold.embedded.server import LedgerServer
     from leasehold.embedded.transport import LedgerTransport
 
-    return LedgerTransport(Ledger(Path(os.environ["LEASEHOLD_HOME"]) / "ledger.db"))
+    return LedgerTransport(LedgerServer(Ledger(Path(os.environ["LEASEHOLD_HOME"]) / "ledger.db")))
 
 
 async def pairs(limit: str, count: int) -> None:

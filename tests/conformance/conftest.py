@@ -9,6 +9,7 @@ import pytest
 
 from conformance.backends import EXPECTED, Backend
 from leasehold.embedded.ledger import Ledger
+from leasehold.embedded.server import LedgerServer
 from leasehold.embedded.transport import LedgerTransport
 from places import places
 
@@ -28,7 +29,7 @@ def open_backend(
 
     def open_it(name: str) -> Backend:
         if name == "embedded":
-            transport = LedgerTransport(Ledger(tmp_path / "ledger.db"))
+            transport = LedgerTransport(LedgerServer(Ledger(tmp_path / "ledger.db")))
             client = httpx.Client(transport=transport, base_url="http://embedded/api")
         else:
             # Servers cut connections that were idle for 5 s, and after every 500.

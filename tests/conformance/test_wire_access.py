@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from conformance.backends import EXPECTED, GLOBALS, TAGS, Backend
 from leasehold.client import get_client
 from leasehold.embedded.ledger import Ledger
+from leasehold.embedded.server import LedgerServer
 from leasehold.embedded.transport import LedgerTransport
 from leasehold.settings import Settings
 from servers import LOCKED
@@ -49,7 +50,7 @@ def locked(
 ) -> Iterator[Backend]:
     """Each place, told to let nobody in without a key and a token; the ledger cannot be told."""
     if request.param == "embedded":
-        transport = LedgerTransport(Ledger(tmp_path / "ledger.db"))
+        transport = LedgerTransport(LedgerServer(Ledger(tmp_path / "ledger.db")))
         client = httpx.Client(transport=transport, base_url="http://embedded/api")
     else:
         client = httpx.Client(base_url=locked_server_of(request.param).url, timeout=30)
@@ -122,7 +123,7 @@ def test_a_connection_that_was_idle_for_five_seconds_is_cut_where_the_table_says
 
 
 def test_the_ledger_has_no_connection_that_could_be_cut(tmp_path: Path) -> None:
-    transport = LedgerTransport(Ledger(tmp_path / "ledger.db"))
+    transport = LedgerTransport(LedgerServer(Ledger(tmp_path / "ledger.db")))
     with httpx.Client(transport=transport, base_url="http://embedded/api") as client:
         assert client.post(f"{GLOBALS}/filter", json={}).status_code == 200
         transport.close()

@@ -22,6 +22,7 @@ from leasehold.concurrency.acquisition import Acquisition
 from leasehold.concurrency.keeper import Keeper
 from leasehold.embedded.identity import this_process
 from leasehold.embedded.ledger import Ledger
+from leasehold.embedded.server import LedgerServer
 from leasehold.embedded.transport import LedgerTransport
 from leasehold.exceptions import AcquireConcurrencySlotTimeoutError
 from leasehold.settings import Settings
@@ -44,7 +45,7 @@ class Sleeper:
         self.ledger = Ledger(path, now=self.loop.time)
         self.ledger.create("tag:database", 1)
         self.losses: list[Lease] = []
-        transport = LedgerTransport(self.ledger, whose=whose)
+        transport = LedgerTransport(LedgerServer(self.ledger, whose=whose))
         self.keeper = Keeper(
             Settings(home=path.parent),
             clock=self.loop.time,

@@ -11,6 +11,7 @@ import pytest
 
 from leasehold.embedded import file as ledger_file
 from leasehold.embedded.ledger import Ledger
+from leasehold.embedded.server import LedgerServer
 from leasehold.embedded.transport import LedgerTransport
 from leasehold.exceptions import LedgerError
 
@@ -23,7 +24,7 @@ GLOBALS = "/v2/concurrency_limits/"
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[httpx.Client]:
-    transport = LedgerTransport(Ledger(tmp_path / "ledger.db"))
+    transport = LedgerTransport(LedgerServer(Ledger(tmp_path / "ledger.db")))
     with httpx.Client(transport=transport, base_url="http://embedded/api") as client:
         yield client
 
@@ -31,7 +32,7 @@ def client(tmp_path: Path) -> Iterator[httpx.Client]:
 def test_sync_and_async_clients_are_both_answered(tmp_path: Path) -> None:
     import anyio
 
-    transport = LedgerTransport(Ledger(tmp_path / "ledger.db"), version="3.9.9")
+    transport = LedgerTransport(LedgerServer(Ledger(tmp_path / "ledger.db"), version="3.9.9"))
 
     async def ask() -> str:
         async with httpx.AsyncClient(transport=transport, base_url="http://embedded/api") as client:

@@ -251,9 +251,10 @@ def _network(settings: Settings, transport: Transport | None) -> dict[str, Any]:
         with put_off():  # OpenSSL has locks, too, while it sets itself up
             return {"verify": _ssl_context(settings), "limits": limits}
     from leasehold.embedded.ledger import Ledger
+    from leasehold.embedded.server import LedgerServer
     from leasehold.embedded.transport import LedgerTransport
 
-    return {"transport": LedgerTransport(Ledger(settings.ledger_path))}
+    return {"transport": LedgerTransport(LedgerServer(Ledger(settings.ledger_path)))}
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:

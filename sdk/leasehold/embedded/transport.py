@@ -6,14 +6,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from leasehold.embedded.identity import this_process
-from leasehold.embedded.server import VERSION, Answer, LedgerServer
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from leasehold.embedded.identity import Process
-    from leasehold.embedded.ledger import Ledger
+    from leasehold.embedded.server import Answer, LedgerServer
 
 
 class Transport(httpx.BaseTransport, httpx.AsyncBaseTransport):
@@ -43,23 +37,15 @@ class LedgerTransport(Transport):
     """Answers from a ledger.
 
     Example:
-        >>> transport = LedgerTransport(Ledger(path))   # doctest: +SKIP
+        >>> transport = LedgerTransport(LedgerServer(Ledger(path)))     # doctest: +SKIP
         >>> client = httpx.Client(transport=transport, base_url="http://embedded/api")
 
     Args:
-        ledger: where limits and leases are kept.
-        version: the version to claim.
-        whose: see `LedgerServer`.
+        server: who answers.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        *,
-        version: str = VERSION,
-        whose: Callable[[], Process | None] = this_process,
-    ) -> None:
-        self._server = LedgerServer(ledger, version=version, whose=whose)
+    def __init__(self, server: LedgerServer) -> None:
+        self._server = server
 
     def answer(self, method: str, path: str, body: bytes) -> Answer:
         """Answer one request."""
