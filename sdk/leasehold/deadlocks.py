@@ -12,7 +12,6 @@ Only slots of this process are looked at: if another process holds one, it may s
 from __future__ import annotations
 
 import contextlib
-import threading
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from leasehold.concurrency.lease import held
 from leasehold.context import TaskRunContext
 from leasehold.exceptions import DeadlockError
-from leasehold.forks import waiting_for
+from leasehold.forks import awaited_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,7 +52,7 @@ class _Wait:
     suspected: DeadlockError | None = None
 
 
-_lock = waiting_for(threading.Lock())
+_lock = awaited_lock()
 _waits: dict[TaskRunContext, _Wait] = {}
 
 

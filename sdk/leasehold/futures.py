@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from leasehold import deadlocks
 from leasehold.concurrency.waiting import wait_async, wait_sync
-from leasehold.forks import waiting_for
+from leasehold.forks import awaited_lock
 
 if TYPE_CHECKING:
     import uuid
@@ -27,7 +27,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 # Futures are many and their changes are short, so that one lock serves all of them.
-_lock = waiting_for(threading.Lock())
+_lock = awaited_lock()
 
 
 class PrefectFuture(Generic[R_co]):

@@ -284,6 +284,154 @@ tell(os.waitstatus_to_exitcode(os.waitpid(forked[0], 0)[1]))
     limit.wait_until_free()
 
 
+#: The main thread forks while the keeper is at work, and gets a signal as it waits for that.
+_SIGNALLED = """
+from leasehold.concurrency import on_event
+
+def enter():
+    with concurrency("tag:" + sys.argv[1], strict=True):
+        pass
+
+def use(event):
+    if not at_work.is_set():
+        at_work.set()
+        time.sleep(1)
+
+def fork_and_wait():
+    pid = os.fork()
+    if not pid:
+        enter()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+class Stop(Exception):
+    pass
+
+def stop(*_):
+    raise Stop
+
+at_work = threading.Event()
+on_event(use)
+thread = threading.Thread(target=enter, daemon=True)
+thread.start()
+at_work.wait()
+"""
+
+
+@on_both_paths
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "Stop"])
+def test_a_signal_handler_that_raises_as_a_fork_waits_raises_after_it(
+    error: str, place: str, make_limit: Callable[..., Limit], run_script: Callable[..., Victim]
+) -> None:
+    limit = make_limit(3)
+    victim = run_script(
+        _SIGNALLED
+        + f"""
+if {error == "Stop"}:
+    signal.signal(signal.SIGINT, stop)
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    pid = os.fork()
+    if not pid:
+        enter()
+        os._exit(0)
+    while True:
+        time.sleep(0.01)
+except {error}:
+    tell(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+thread.join()
+enter()
+tell("again")
+""",
+        limit.name,
+    )
+    assert victim.hear() == 0
+    assert victim.hear() == "again"
+    assert victim.end() == (0, "")
+    limit.wait_until_free()
+
+
+@on_both_paths
+def test_a_signal_handler_may_fork_as_a_fork_waits(
+    place: str, make_limit: Callable[..., Limit], run_script: Callable[..., Victim]
+) -> None:
+    limit = make_limit(3)
+    victim = run_script(
+        _SIGNALLED
+        + """
+codes = []
+signal.signal(signal.SIGUSR1, lambda *_: codes.append(fork_and_wait()))
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+codes.append(fork_and_wait())
+thread.join()
+enter()
+later = threading.Thread(target=lambda: codes.append(fork_and_wait()))
+later.start()
+later.join()
+tell(codes)
+""",
+        limit.name,
+    )
+    assert victim.hear(8) == [0, 0, 0]  # a fork that is kept out gives up after 10 s
+    assert victim.end() == (0, "")
+    limit.wait_until_free()
+
+
+@on_both_paths
+def test_sigterm_as_a_fork_waits_gives_back_what_is_held(
+    place: str, make_limit: Callable[..., Limit], run_script: Callable[..., Victim]
+) -> None:
+    limit = make_limit(3)
+    victim = run_script(
+        _SIGNALLED
+        + """
+thread.join()
+with concurrency("tag:" + sys.argv[1], strict=True):
+    at_work.clear()
+    threading.Thread(target=enter, daemon=True).start()  # told that the process is ending
+    at_work.wait()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    fork_and_wait()
+    wait()
+""",
+        limit.name,
+        LEASEHOLD_GUARD="0",
+    )
+    assert victim.end()[0] == -signal.SIGTERM
+    limit.wait_until_free()
+
+
+@pytest.mark.parametrize("place", places(EMBEDDED), indirect=True)
+@pytest.mark.parametrize("after_seconds", [0.02, 0.1, 0.2])
+def test_a_signal_handler_may_fork_on_the_way_to_the_first_slot(
+    after_seconds: float,
+    place: str,
+    make_limit: Callable[..., Limit],
+    run_script: Callable[..., Victim],
+) -> None:
+    limit = make_limit()
+    victim = run_script(
+        f"""
+def fork(*_):
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    tell(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+signal.signal(signal.SIGALRM, fork)
+signal.setitimer(signal.ITIMER_REAL, {after_seconds})
+with concurrency("tag:" + sys.argv[1], strict=True):
+    time.sleep(0.3)
+tell("entered")
+""",
+        limit.name,
+    )
+    assert victim.hear() == 0
+    assert victim.hear(8) == "entered"  # a fork that is kept out gives up after 10 s
+    assert victim.end() == (0, "")
+    limit.wait_until_free()
+
+
 @pytest.mark.parametrize("whose", ["of its own", "of another thread that hangs"])
 def test_a_fork_amid_an_import_goes_on_and_so_does_its_child(
     whose: str, run_script: Callable[..., Victim]

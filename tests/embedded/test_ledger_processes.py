@@ -291,3 +291,27 @@ time.sleep(600)
     )
     scripts.hear(forker)
     assert take(ledger) is None
+
+
+def test_a_fork_amid_a_transaction_leaves_it_to_the_parent(
+    ledger: Ledger, scripts: Scripts
+) -> None:
+    """As by a signal handler, or where the garbage is collected."""
+    forking = scripts.start(
+        """
+from leasehold.embedded.file import LedgerBusyError
+
+pid = None
+try:
+    with ledger._file.writing() as db:
+        db.execute("UPDATE limits SET denied = denied + 1")
+        pid = os.fork()
+except LedgerBusyError:
+    os._exit(7)  # the child
+tell(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+with ledger._file.writing() as db:
+    tell(db.execute("SELECT denied FROM limits").fetchone()[0])
+"""
+    )
+    assert scripts.hear(forking) == 7
+    assert scripts.hear(forking) == 1

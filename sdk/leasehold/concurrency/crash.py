@@ -21,6 +21,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from leasehold import forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -87,6 +89,7 @@ def _end(number: int, _: Any) -> None:
     for one in _SIGNALS:
         if signal.getsignal(one) is _end:
             signal.signal(one, signal.SIG_DFL)
+    forks.let_go()
     try:
         if _close is not None:
             _close()

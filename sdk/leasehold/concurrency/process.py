@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 from typing import TYPE_CHECKING, Final
 
 from leasehold.concurrency import crash, unlimited
 from leasehold.concurrency.keeper import Keeper
 from leasehold.concurrency.lease import held
-from leasehold.forks import put_off, waiting_for
+from leasehold.forks import awaited_lock, put_off
 
 if TYPE_CHECKING:
     from leasehold.concurrency.lease import Lease
     from leasehold.settings import Settings
 
-_lock: Final = waiting_for(threading.Lock())
+_lock: Final = awaited_lock()
 _keeper: Keeper | None = None
 _left_behind: Final[list[Keeper]] = []
 
@@ -38,8 +37,9 @@ def current_keeper() -> Keeper:
     if keeper is not None:
         return keeper
     with put_off(), _lock:
-        if _keeper is None:
-            _keeper = Keeper(_loaded_settings(), unlimited=unlimited.known)
+        settings = _loaded_settings()
+        if _keeper is None:  # nor has a signal handler made one meanwhile
+            _keeper = Keeper(settings, unlimited=unlimited.known)
             atexit.register(_keeper.close)
         return _keeper
 

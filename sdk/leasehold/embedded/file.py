@@ -16,14 +16,13 @@ import contextlib
 import os
 import random
 import sqlite3
-import threading
 import time
 import uuid
 import weakref
 from typing import TYPE_CHECKING, Final
 
 from leasehold.exceptions import LedgerError
-from leasehold.forks import waiting_for
+from leasehold.forks import awaited_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,30 +70,51 @@ class LedgerFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lock = threading.RLock()
+        self.in_use = False
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int, bool] | None = None
-        _files.add(self)
+        with _lock:
+            _files.add(self)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Open a transaction, and end it: committed after the block, undone after an error."""
-        with self.lock, self._translated():
+        with _lock, self._translated(), self._used():
             db = self._begin()
             try:
                 yield db
+                self._refuse_inherited(db)
                 db.execute("COMMIT")
             except BaseException:
-                if db.in_transaction:
+                if db is self._connection and db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
 
     def close(self) -> None:
         """Close this process's connection; the next transaction opens another."""
-        with self.lock:
+        with _lock:
             db, self._connection = self._connection, None
             if db is not None:
                 db.close()
+
+    def forget(self) -> None:
+        """Leave this process's connection to the parent that it comes from."""
+        db, self._connection = self._connection, None
+        if db is not None:
+            _inherited.append(db)
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[None]:
+        before, self.in_use = self.in_use, True
+        try:
+            yield
+        finally:
+            self.in_use = before
+
+    def _refuse_inherited(self, db: sqlite3.Connection) -> None:
+        """Refuse to go on where a signal handler has forked and comes back in the child."""
+        if db is not self._connection:
+            raise LedgerBusyError("this process was forked amid a transaction of its parent")
 
     def _begin(self) -> sqlite3.Connection:
         """Begin to write to the file that is at the path now."""
@@ -229,38 +249,25 @@ def _begin(db: sqlite3.Connection) -> None:
         time.sleep(random.uniform(0.0002, 0.002))  # noqa: S311 - spreads waits, guards nothing
 
 
-class _Files:
-    """All files of this process, as one lock that forks wait for: transactions end before (rule 1).
-
-    Parent and child both go on without a connection; each opens one when it needs it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._all: weakref.WeakSet[LedgerFile] = weakref.WeakSet()
-        self._held: list[LedgerFile] = []
-
-    def add(self, file: LedgerFile) -> None:
-        """Note a file that is used."""
-        with self._lock:
-            self._all.add(file)
-
-    def acquire(self, *, timeout: float) -> bool:
-        """Wait for the transactions that are under way, and close every connection."""
-        if not self._lock.acquire(timeout=timeout):
-            return False
-        for file in self._all:
-            if file.lock.acquire(timeout=timeout):
-                self._held.append(file)
-                with contextlib.suppress(sqlite3.Error):
-                    file.close()
-        return True
-
-    def release(self) -> None:
-        """Let all go on."""
-        while self._held:
-            self._held.pop().lock.release()
-        self._lock.release()
+def _close_all() -> None:
+    """Close what the forking thread is not in the middle of (rule 1)."""
+    for file in tuple(_files):
+        if not file.in_use:
+            with contextlib.suppress(sqlite3.Error):
+                file.close()
 
 
-_files: Final = waiting_for(_Files())
+def _forget_all() -> None:
+    """In a child that was forked amid a transaction: that is the parent's, as is its end."""
+    for file in tuple(_files):
+        file.forget()
+
+
+_files: Final[weakref.WeakSet[LedgerFile]] = weakref.WeakSet()
+_inherited: Final[list[sqlite3.Connection]] = []  # to close one would end the parent's transaction
+
+#: Held for each transaction: a process makes one at a time, and forks wait for its end.
+_lock: Final = awaited_lock(then=_close_all)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
