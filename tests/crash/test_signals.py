@@ -314,7 +314,7 @@ def test_a_grant_on_its_way_at_sigterm_is_given_back(
     proxy: Proxy, limit: Limit, make_limit: Callable[..., Limit], run_script: Callable[..., Victim]
 ) -> None:
     other = make_limit()
-    proxy.delay_seconds = 1.0
+    proxy.delay_seconds = 0.7
     victim = run_script(
         """
 with concurrency("tag:" + sys.argv[2]):

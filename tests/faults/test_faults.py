@@ -10,7 +10,7 @@ import pytest
 from leasehold import concurrency, flow, task
 from leasehold.task_runners import ThreadPoolTaskRunner
 from proxy import Fault, Seen, sometimes
-from scenarios.gauges import Gauge
+from scenarios.gauges import Gauge, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,13 +25,6 @@ FAULTS = [fault for fault in Fault if fault is not Fault.NONE]
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up on a hanging request soon, so that a test sees many of them."""
     monkeypatch.setenv("LEASEHOLD_REQUEST_TIMEOUT_SECONDS", "1")
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
-    ends_at = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < ends_at, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def run_thirty_tasks(tag: str) -> Gauge:

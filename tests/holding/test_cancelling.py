@@ -18,19 +18,12 @@ from leasehold import concurrency
 from leasehold.concurrency import leases
 from leasehold.concurrency.asyncio import rate_limit
 from leasehold.exceptions import AcquireConcurrencySlotTimeoutError
-from scenarios.gauges import slots_in_use
+from scenarios.gauges import slots_in_use, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 VICTIM = Path(__file__).with_name("interrupted.py")
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
-    ends_at = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < ends_at, "it did not come to pass"
-        time.sleep(0.05)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -15,7 +15,7 @@ from leasehold.client.http import SyncApi
 from leasehold.concurrency import events, leases, on_event, process
 from leasehold.exceptions import LeaseLostError
 from leasehold.settings import load
-from scenarios.gauges import slots_in_use
+from scenarios.gauges import slots_in_use, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,13 +35,6 @@ def lose(lease: Lease) -> None:
     assert running is not None
     care = running._tender._cares[lease]
     running._loop.call_soon_threadsafe(running._tender._start, care)
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
-    ends_at = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < ends_at, "it did not come to pass"
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -5,14 +5,26 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from leasehold.client import get_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def slots_in_use(tag: str) -> int:
     """Ask the server how many slots of a tag are taken."""
     with get_client(sync_client=True) as client:
         return client.read_global_concurrency_limit_by_name(f"tag:{tag}").active_slots
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until something is so, or fail."""
+    ends_at = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < ends_at, "it did not come to pass"
+        time.sleep(0.02)
 
 
 @dataclass

@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("leasehold.concurrency")
 
-#: Releases that are still under way when the process ends get this long.
-FLUSH_SECONDS: Final = 2.0
+#: Releases that are still under way when the process ends get this long; with `END_SECONDS`, it is
+#: held up for 2 s at most.
+FLUSH_SECONDS: Final = 1.5
 
 #: The thread gets this long to end, whatever else took its time.
 END_SECONDS: Final = 0.5
