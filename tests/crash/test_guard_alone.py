@@ -340,6 +340,20 @@ def test_without_a_server_it_ends_when_the_leases_have_expired(
     assert time.monotonic() - began < 3.0 + guard.LONGEST_PAUSE_SECONDS + 1
 
 
+def test_a_server_that_never_answers_is_not_asked_about_each_of_many_leases(
+    connect: Callable[[int], Line],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        line = connect(silent.getsockname()[1])
+        for key in range(20):
+            line.hold(key, seconds=3.0)
+        began = time.monotonic()
+        line.hang_up()
+        assert line.process.wait(30) == 0
+    timeout = way_to(0)["timeout_seconds"]
+    assert 3.0 <= time.monotonic() - began < 3.0 + guard.LONGEST_PAUSE_SECONDS + timeout + 1
+
+
 def test_it_renews_what_a_living_client_lets_go_stale_and_says_so(
     stub: Stub, connect: Callable[[int], Line]
 ) -> None:

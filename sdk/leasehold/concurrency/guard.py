@@ -377,12 +377,25 @@ class Guard:
         settled = status in _OK or status in _GONE
         if settled and hold.in_motion and not hold.once:  # the client's own may arrive after ours
             hold.in_motion, hold.due = False, now + LONG_MOMENT_SECONDS
-        elif settled or now >= hold.until:
-            del client.holds[key]
-            if not client.holds:
-                self._clients.discard(client)
+        elif settled:
+            self._drop(client, key)
+        elif status is None:  # a silent server is not asked about each: it would cost a time-out
+            for other in tuple(client.holds):
+                self._failed(client, other, now)
         else:
+            self._failed(client, key, now)
+
+    def _failed(self, client: Client, key: int, now: float) -> None:
+        hold = client.holds[key]
+        if now >= hold.until:
+            self._drop(client, key)
+        elif now >= hold.due:
             hold.failed(now)
+
+    def _drop(self, client: Client, key: int) -> None:
+        del client.holds[key]
+        if not client.holds:
+            self._clients.discard(client)
 
     def _renew(self, client: Client, key: int) -> None:
         """Renew what a living client lets go stale."""
