@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from leasehold.concurrency.lease import held
+from leasehold.concurrency.lease import holding
 from leasehold.context import TaskRunContext
 from leasehold.exceptions import DeadlockError
 from leasehold.forks import awaited_lock
@@ -73,7 +73,7 @@ def watched(
     if run is None:
         yield None
         return
-    wait = _Wait(run, held.get(), working_for.get(), futures, one_is_enough)
+    wait = _Wait(run, holding(), working_for.get(), futures, one_is_enough)
     with _lock:
         _waits[run] = wait
     try:

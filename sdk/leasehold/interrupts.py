@@ -65,12 +65,16 @@ class Interruptible:
 
     def __exit__(self, *_: object) -> None:
         # An interruption may arrive at any line here. Once the block is closed none is sent any
-        # more, and one that was sent and has not arrived is taken back.
+        # more, and one that was sent and has not arrived is awaited, not taken back: Python would
+        # look for it at each call from then on, and 3.11 hangs so where a debugger or coverage
+        # traces. Whether it has arrived is not to be known, so another takes its place, if need be.
         try:
             with self._lock:
                 self._open = False
             if self.sent:
-                _throw(self.thread, None)
+                _throw(self.thread, Interrupted)
+                while True:  # it arrives at once
+                    pass
         except Interrupted:
             self._open = False
 
@@ -226,10 +230,9 @@ def _too_long(who: str, seconds: float) -> RunTimeoutError:
     )
 
 
-def _throw(thread: int, kind: type[BaseException] | None) -> None:
-    """Raise `kind` in another thread at its next line; None takes that back."""
-    raised = None if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+def _throw(thread: int, kind: type[BaseException]) -> None:
+    """Raise `kind` in a thread at its next line, instead of what is not raised yet."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
 
 
 class _Alarm:

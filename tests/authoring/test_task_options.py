@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -173,6 +175,30 @@ def test_a_time_limit_interrupts_a_sync_body_in_a_worker_at_its_next_line() -> N
     assert state.name == "TimedOut"
     assert state.is_failed()
     assert isinstance(state.outcome(raise_on_failure=False), TimeoutError)
+
+
+def test_a_program_may_be_traced_after_a_time_limit_has_interrupted_a_body() -> None:
+    script = """
+import sys, time
+from leasehold import flow, task
+
+@task(timeout_seconds=0.2)
+def slow():
+    while True:
+        time.sleep(0.01)
+
+@flow
+def waits():
+    return slow.submit(return_state=True).name
+
+name = waits()
+sys.settrace(lambda *_: None)  # as debuggers and coverage do
+print((lambda: name)())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "TimedOut\n"
 
 
 def test_a_call_that_cannot_be_interrupted_is_told_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -95,17 +96,26 @@ def a_hold(key: int, seconds: float | None) -> dict[str, Any]:
 
 
 class Line:
-    """A guard, and our end of its line."""
+    """A guard, and our end of its line; or another line to one that is there."""
 
-    def __init__(self, port: int) -> None:
-        self._ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env={},
-                stderr=subprocess.PIPE,
-            )
+    def __init__(self, port: int, beside: Line | None = None) -> None:
+        if beside is None:
+            self.address = f"\0leasehold-test-{uuid.uuid4()}"
+            self._ours, theirs = socket.socketpair()
+            with theirs, socket.socket(socket.AF_UNIX) as door:
+                door.bind(self.address)
+                door.listen()
+                passed = [theirs.fileno(), door.fileno()]
+                self.process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", guard.__file__, *map(str, passed)],
+                    pass_fds=passed,
+                    env={},
+                    stderr=subprocess.PIPE,
+                )
+        else:
+            self.process = beside.process
+            self._ours = socket.socket(socket.AF_UNIX)
+            self._ours.connect(beside.address)
         self.say(**way_to(port))
 
     def say(self, **message: Any) -> None:
@@ -340,16 +350,21 @@ def test_without_a_server_it_ends_when_the_leases_have_expired(
     assert time.monotonic() - began < 3.0 + guard.LONGEST_PAUSE_SECONDS + 1
 
 
+@pytest.mark.parametrize(("clients", "leases"), [(1, 20), (8, 1)])
 def test_a_server_that_never_answers_is_not_asked_about_each_of_many_leases(
-    connect: Callable[[int], Line],
+    clients: int, leases: int, connect: Callable[[int], Line]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
-        line = connect(silent.getsockname()[1])
-        for key in range(20):
-            line.hold(key, seconds=3.0)
+        port = silent.getsockname()[1]
+        line = connect(port)
+        lines = [line, *(Line(port, beside=line) for _ in range(clients - 1))]
+        for one in lines:
+            for key in range(leases):
+                one.hold(key, seconds=3.0)
         began = time.monotonic()
-        line.hang_up()
-        assert line.process.wait(30) == 0
+        for one in lines:
+            one.hang_up()
+        assert line.process.wait(40) == 0
     timeout = way_to(0)["timeout_seconds"]
     assert 3.0 <= time.monotonic() - began < 3.0 + guard.LONGEST_PAUSE_SECONDS + timeout + 1
 

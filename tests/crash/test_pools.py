@@ -10,6 +10,7 @@ import pytest
 
 from crash.conftest import GRACE_SECONDS, has_ended, wait_for
 from places import EMBEDDED, NEWEST, places
+from proxy import Fault, Proxy, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,48 @@ if __name__ == "__main__":
     victim.process.wait(10)
     limit.wait_until_free()
     wait_for(lambda: has_ended(worker), GRACE_SECONDS)  # killed it is; dying takes a moment
+
+
+def test_a_signal_ends_the_bodies_in_workers_before_it_gives_their_slots_back(
+    prefect_server_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    make_limit: Callable[..., Limit],
+    run_script: Callable[..., Victim],
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server_url)
+    limit, ended = make_limit(), []
+    with Proxy(prefect_server_url) as proxy:
+        victim = run_script(
+            HOLDING
+            + """
+@flow(task_runner=ProcessPoolTaskRunner(2))
+def parent():
+    futures = [body.submit(), body.submit()]
+    for future in futures:
+        future.result()
+
+if __name__ == "__main__":
+    parent()
+""",
+            limit.name,
+            PREFECT_API_URL=proxy.url,
+        )
+        worker = victim.hear()
+        victim.wait_until_it_handles(signal.SIGTERM)
+
+        def look(seen: Seen) -> Fault:
+            if "decrement" in seen.path:
+                ended.append(has_ended(worker))
+            return Fault.NONE
+
+        proxy.plan = look
+        victim.process.send_signal(signal.SIGTERM)
+        code, complaints = victim.end()
+    assert code == -signal.SIGTERM
+    assert "killed" not in complaints
+    assert ended == [True]
+    limit.wait_until_free()
+    assert len(victim.told) == 1  # nor has the other body begun
 
 
 @everywhere

@@ -92,18 +92,37 @@ def proxy(limit: Limit, prefect_server_url: str) -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_sigterm_gives_the_slot_back_from_inside_and_still_ends_the_process(
-    way: str, limit: Limit, run_script: Callable[..., Victim]
+@pytest.mark.parametrize(
+    ("number", "way"),
+    [*((signal.SIGTERM, way) for way in WAYS), (signal.SIGHUP, next(iter(WAYS)))],
+)
+def test_a_signal_gives_the_slot_back_from_inside_and_still_ends_the_process(
+    number: signal.Signals, way: str, limit: Limit, run_script: Callable[..., Victim]
 ) -> None:
     victim = run_script(BODY + WAYS[way], limit.name, LEASEHOLD_GUARD="0")
     assert victim.hear() == "held"
     assert limit.used() == 1
-    victim.wait_until_it_handles(signal.SIGTERM)
-    victim.process.send_signal(signal.SIGTERM)
+    victim.wait_until_it_handles(number)
+    victim.process.send_signal(number)
     code, complaints = victim.end()
-    assert (code, complaints) == (-signal.SIGTERM, "")
+    assert (code, complaints) == (-number, "")
     limit.wait_until_free()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_a_signal_gives_back_from_inside_the_guard_does_not_give_back_again(
+    number: signal.Signals, proxy: Proxy, limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        BODY + WAYS["a block in the main thread"], limit.name, PREFECT_API_URL=proxy.url
+    )
+    victim.hear()
+    victim.wait_until_it_handles(number)
+    victim.process.send_signal(number)
+    assert victim.end()[0] == -number
+    victim.wait_until_nothing_is_left()
+    assert proxy.requests("decrement") == 1
+    assert limit.used() == 0
 
 
 def test_a_handler_of_the_programs_own_that_returns_lets_the_work_go_on_under_its_slot(
@@ -359,4 +378,27 @@ sys.stdin.read()
     victim.close_stdin()
     code, _ = victim.end()
     assert code == 0
+    limit.wait_until_free()
+
+
+def test_two_ends_at_once_end_in_good_order(
+    limit: Limit, run_script: Callable[..., Victim]
+) -> None:
+    victim = run_script(
+        """
+from leasehold.concurrency.process import running_keeper
+for _ in range(4):
+    with concurrency("tag:" + sys.argv[1]):
+        keeper = running_keeper()
+        ends = [threading.Thread(target=keeper.close) for _ in range(4)]
+        for end in ends:
+            end.start()
+        for end in ends:
+            end.join()
+    from leasehold.concurrency.process import shut_down
+    shut_down()
+""",
+        limit.name,
+    )
+    assert victim.end(60) == (0, "")
     limit.wait_until_free()

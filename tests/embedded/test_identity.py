@@ -156,12 +156,18 @@ def test_without_a_proc_of_its_own_a_process_is_compared_with_no_other(
 
 def test_a_program_name_full_of_brackets_confuses_nobody(tmp_path: Path) -> None:
     program = tmp_path / "a) Z 1 (b"
-    program.symlink_to("/bin/sleep")
-    popen = subprocess.Popen([str(program), "60"])
+    program.symlink_to("/bin/cat")
+    popen = subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        # An answer shows that the exec is over: amid it, the start of the stack still changes.
+        assert popen.stdin is not None
+        assert popen.stdout is not None
+        popen.stdin.write(b"here\n")
+        popen.stdin.flush()
+        assert popen.stdout.readline() == b"here\n"
         state = identity._look_at(popen.pid)
         assert state is not None
         assert lives(this_process()._replace(pid=popen.pid, started=state[0])) is True
     finally:
         popen.kill()
-        popen.wait()
+        popen.communicate()

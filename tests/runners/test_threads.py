@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import threading
 import time
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from leasehold import as_completed, flow, runs, tags, task
+from leasehold import as_completed, concurrency, flow, runs, tags, task
 from leasehold.client import get_client
 from leasehold.concurrency.hold import Hold
 from leasehold.exceptions import DeadlockError, SettingsError, ZeroLimitError
 from leasehold.task_runners import ConcurrentTaskRunner, ThreadPoolTaskRunner
 from leasehold.task_runners.base import MOST_ASKED
+from scenarios.gauges import wait_until
 
 
 def make_limit(tag: str, size: int) -> None:
@@ -135,10 +137,11 @@ def test_a_submit_that_is_interrupted_leaves_no_run_open() -> None:
     interrupted()
 
 
-def test_a_run_stays_in_line_when_who_let_it_ask_is_interrupted() -> None:
+@pytest.mark.parametrize("another_joins", ["amid", "after"])
+def test_a_run_stays_in_line_when_who_let_it_ask_is_interrupted(another_joins: str) -> None:
     once = pytest.MonkeyPatch()
     make_limit("narrow", 5)
-    go, done = threading.Event(), threading.Event()
+    go, done, joined = threading.Event(), threading.Event(), threading.Event()
 
     @task(tags=["narrow"])
     def body(number: int) -> int:
@@ -148,22 +151,24 @@ def test_a_run_stays_in_line_when_who_let_it_ask_is_interrupted() -> None:
     def interrupt(_: object) -> None:
         once.undo()
         done.set()
+        if another_joins == "amid":
+            joined.wait(20)
         raise KeyboardInterrupt
 
-    @flow(task_runner=ThreadPoolTaskRunner(max_workers=1))
-    def interrupted() -> list[int]:
-        futures = [body.submit(0)]
-        while not futures[0].state.is_running():
-            time.sleep(0.01)
-        futures.append(body.submit(1))  # there is no worker for it yet
+    with ThreadPoolTaskRunner(max_workers=1) as runner:
+        first = runner.submit(body, {"number": 0})
+        wait_until(lambda: first.state.is_running())  # noqa: PLW0108 - each time another one
+        second = runner.submit(body, {"number": 1})  # there is no worker for it yet
         once.setattr(Hold, "start", interrupt)
         go.set()
         assert done.wait(20)
-        futures.append(body.submit(2))
-        return [future.result(timeout=20) for future in futures]
-
-    assert interrupted() == [0, 1, 2]
-    assert slots_in_use("narrow") == 0
+        if another_joins == "after":
+            second.wait(timeout=20)
+        third = runner.submit(body, {"number": 2})
+        joined.set()
+        assert [run.result(timeout=20) for run in (first, second, third)] == [0, 1, 2]
+        wait_until(lambda: not runner.open_futures())
+    wait_until(lambda: slots_in_use("narrow") == 0)
 
 
 def test_thousands_that_cannot_have_slots_fail_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,6 +289,35 @@ def test_a_limit_of_zero_is_a_clear_error() -> None:
 
     with pytest.raises(ZeroLimitError, match="'closed'"):
         never()
+
+
+def test_what_outlives_a_block_does_not_hold_its_slot_any_more() -> None:
+    make_limit("narrow", 1)
+    events: list[str] = []
+
+    @task(tags=["narrow"])
+    async def nested() -> None:
+        events.append("nested")
+
+    async def outlive(left: asyncio.Event) -> None:
+        await left.wait()
+        await nested()
+
+    async def other(left: asyncio.Event) -> None:
+        async with concurrency("tag:narrow"):
+            left.set()
+            await asyncio.sleep(0.5)
+            events.append("given back")
+
+    @task
+    async def parent() -> None:
+        left = asyncio.Event()
+        async with concurrency("tag:narrow"):
+            outliving = asyncio.create_task(outlive(left))
+        await asyncio.gather(other(left), outliving)
+
+    asyncio.run(parent())
+    assert events == ["given back", "nested"]
 
 
 def test_a_nested_call_uses_the_slot_of_its_parent() -> None:

@@ -33,6 +33,10 @@ _SIGNALS: Final = tuple(
 #: A default action takes hold of all threads, which may take a moment.
 _MOMENT_SECONDS: Final = 1.0
 
+#: Each ends work that other processes do under slots of this one. Called before these slots are
+#: given back, on any thread; takes a fraction of a second at most.
+work_elsewhere: Final[list[Callable[[], object]]] = []
+
 _close: Callable[[], object] | None = None
 _installed = False
 _wakes: set[Callable[[], object]] = set()

@@ -134,6 +134,10 @@ class Client:
         except (AttributeError, OSError):
             pass
 
+    def has_server_of(self, other: Client) -> bool:
+        """Say whether both hold slots at the same server."""
+        return self._server == other._server
+
     def wait_for_end(self, seconds: float) -> None:
         """Wait until the process has ended, but not for longer than that."""
         assert self.process is not None
@@ -342,13 +346,15 @@ class Guard:
             self._clients.discard(client)
 
     def _answer_door(self) -> None:
+        """Let in all who are waiting: a request may keep us for long after that."""
         assert self._door is not None
         with contextlib.suppress(OSError):
-            sock, _ = self._door.accept()
-            if _peer(sock)[1] == os.getuid():
-                self._welcome(sock)
-            else:
-                sock.close()
+            while True:
+                sock, _ = self._door.accept()
+                if _peer(sock)[1] == os.getuid():
+                    self._welcome(sock)
+                else:
+                    sock.close()
 
     def _next_due(self) -> float:
         return min((at for at, _, _, _ in self._plans()), default=_INFINITY)
@@ -380,8 +386,10 @@ class Guard:
         elif settled:
             self._drop(client, key)
         elif status is None:  # a silent server is not asked about each: it would cost a time-out
-            for other in tuple(client.holds):
-                self._failed(client, other, now)
+            for other in tuple(self._clients):
+                if other.gone and other.has_server_of(client):
+                    for number in tuple(other.holds):
+                        self._failed(other, number, now)
         else:
             self._failed(client, key, now)
 

@@ -3,8 +3,9 @@
 Rules:
 
 1. The guard is started with the first slot, or found: a process that a guarded one has started
-   shares its guard. Where slots never expire it is started before, if there is a limit at all.
-   Who of them gets the address starts the guard, and all others go there: so no address has two.
+   shares its guard, and so do the workers of one pool, although who started them may hold nothing.
+   Where slots never expire it is started before, if there is a limit at all. Who of them gets the
+   address starts the guard, and all others go there: so no address has two.
 2. It is told of an acquire before that is sent, of a grant before anybody uses it, and of a release
    before that is sent: whenever this process dies, the guard knows what there is to give back.
 3. When it is killed, another is started and told everything anew.
@@ -24,9 +25,10 @@ import socket
 import struct
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from leasehold.embedded.identity import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,7 +229,7 @@ class Guarding:
         """Connect to the guard, started if there is none; None: it is coming, or going."""
         if sys.platform != "linux":  # only there are addresses without files
             return self._spawned()
-        address = os.environ.setdefault(ADDRESS_VARIABLE, f"leasehold-{uuid.uuid4().hex}")
+        address = os.environ.setdefault(ADDRESS_VARIABLE, _address())
         with socket.socket(socket.AF_UNIX) as door:
             try:
                 door.bind("\0" + address)
@@ -357,6 +359,13 @@ class Guarding:
         if self._starts > _MOST_STARTS and self._wanted:
             self._give_up(f"it ended {_MOST_STARTS} times right after its start")
         self.start()
+
+
+def _address() -> str:
+    """Name the guard of this process or, in a worker of `multiprocessing`, of who started it."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    starter = multiprocessing.parent_process() if multiprocessing is not None else None
+    return "leasehold " + name_of(os.getpid() if starter is None else starter.pid)
 
 
 #: Guards that end later than their keeper; collecting them before that would be warned of.

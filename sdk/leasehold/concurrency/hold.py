@@ -7,6 +7,7 @@ that flow authors know: it makes a `Hold` each time it is entered.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import logging
@@ -17,7 +18,7 @@ from leasehold.client.names import check_limit_name
 from leasehold.client.wire import LONGEST_LEASE_SECONDS, SHORTEST_LEASE_SECONDS, Holder, SlotRequest
 from leasehold.concurrency import crash, process
 from leasehold.concurrency.acquisition import Acquisition, OnLeaseLost
-from leasehold.concurrency.lease import Lease, held
+from leasehold.concurrency.lease import Lease, held, holding
 from leasehold.concurrency.waiting import wait_async, wait_sync, waker
 from leasehold.exceptions import ConcurrencySlotAcquisitionError
 
@@ -47,7 +48,7 @@ def current_lease() -> Lease | None:
         ...         current_lease().check()             # stop as soon as the slot is lost
         ...         insert(row)
     """
-    return next((lease for lease in reversed(held.get()) if lease.limits), None)
+    return next((lease for lease in reversed(holding()) if lease.limits), None)
 
 
 class Hold:
@@ -60,12 +61,14 @@ class Hold:
         acquisition: what is wanted, and for whom.
     """
 
+    # Known to `__del__` however far making one has come.
+    _keeper: Keeper | None = None
+    _over = False
+
     def __init__(self, acquisition: Acquisition) -> None:
         self.acquisition = acquisition
-        self._keeper: Keeper | None = None
         self._scope: Any = None
         self._token: Any = None
-        self._over = False
 
     @property
     def future(self) -> Any:
@@ -94,24 +97,26 @@ class Hold:
 
     def abandon(self) -> None:
         """Stop waiting, or give back what was granted and never entered."""
-        self._over = True
         if self._keeper is not None:
+            if self.acquisition.lease is not None:
+                self.acquisition.lease.end()
             self._keeper.abandon(self.acquisition)
+        self._over = True
 
     def __del__(self) -> None:
-        # Ctrl-C may come between the grant and the block that would give it back, and a generator
-        # may never be finished: slots that nobody can reach any more must not be kept alive.
+        # Ctrl-C may come between the grant and the block that would give it back, or just when the
+        # block ends, and a generator may never be finished: slots that nobody can reach any more
+        # must not be kept alive. So this is over only when the keeper knows.
         if not self._over:
             self.abandon()
 
     def __enter__(self) -> Lease:
         try:
             self.start()
-            lease: Lease = wait_sync(self.future)
+            return self._entered(wait_sync(self.future))
         except BaseException:
-            self.abandon()
+            self._interrupted()
             raise
-        return self._entered(lease)
 
     def __exit__(
         self,
@@ -119,21 +124,25 @@ class Hold:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        lease = self._left()
+        try:
+            lease = self._left()
+        except BaseException:
+            self._interrupted()
+            raise
         if lease.lost_reason is not None and self._cancels and error is None:
             raise lease.lost_error()
 
     async def __aenter__(self) -> Lease:
         try:
             self.start()
-            self._watch_for_loss()
+            scope = self._scope_of_loss()
             lease: Lease = await wait_async(self.future)
+            if scope is not None:
+                self._scope = scope.__enter__()
+            return self._entered(lease)
         except BaseException:
-            self.abandon()
+            self._interrupted()
             raise
-        if self._scope is not None:
-            self._scope.__enter__()
-        return self._entered(lease)
 
     async def __aexit__(
         self,
@@ -141,7 +150,11 @@ class Hold:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        lease = self._left()
+        try:
+            lease = self._left()
+        except BaseException:
+            self._interrupted()
+            raise
         swallowed = False
         if self._scope is not None:
             swallowed = bool(self._scope.__exit__(kind, error, traceback))
@@ -153,14 +166,16 @@ class Hold:
     def _cancels(self) -> bool:
         return self.acquisition.on_lost == "cancel"
 
-    def _watch_for_loss(self) -> None:
-        """Prepare to be cancelled from the keeper's thread when the lease is lost."""
-        if self._cancels:
-            import anyio
+    def _scope_of_loss(self) -> Any:
+        """Make what the keeper's thread cancels when the lease is lost; None where nothing is."""
+        if not self._cancels:
+            return None
+        import anyio
 
-            self._scope = anyio.CancelScope()
-            cancel = waker(self._scope.cancel)
-            self.acquisition.on_cancel = lambda _: cancel()
+        scope = anyio.CancelScope()
+        cancel = waker(scope.cancel)
+        self.acquisition.on_cancel = lambda _: cancel()
+        return scope
 
     def _entered(self, lease: Lease) -> Lease:
         crash.prepare()
@@ -169,14 +184,21 @@ class Hold:
 
     def _left(self) -> Lease:
         lease: Lease = self.future.result()
-        self._over = True
         if self._keeper is not None:
             self._keeper.release(lease)
+        self._over = True
         try:
             held.reset(self._token)
         except ValueError:  # left in another context than entered, as async fixtures do
             held.set(tuple(other for other in held.get() if other is not lease))
         return lease
+
+    def _interrupted(self) -> None:
+        """Take in that entering or leaving the block has failed, at whatever line."""
+        self.abandon()
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            scope.__exit__(None, None, None)
 
 
 class concurrency(contextlib.ContextDecorator):  # noqa: N801 - the name flow authors know
@@ -258,8 +280,12 @@ class concurrency(contextlib.ContextDecorator):  # noqa: N801 - the name flow au
         if self._request is None:
             return _unlimited()
         hold = Hold(self._make(self._request))
-        lease = hold.__enter__()
-        self._check(hold, lease)
+        try:
+            lease = hold.__enter__()
+            self._check(hold, lease)
+        except BaseException:
+            self._interrupted(hold)
+            raise
         return lease
 
     def __exit__(
@@ -275,8 +301,12 @@ class concurrency(contextlib.ContextDecorator):  # noqa: N801 - the name flow au
         if self._request is None:
             return _unlimited()
         hold = Hold(self._make(self._request))
-        lease = await hold.__aenter__()
-        self._check(hold, lease)
+        try:
+            lease = await hold.__aenter__()
+            self._check(hold, lease)
+        except BaseException:
+            self._interrupted(hold)
+            raise
         return lease
 
     async def __aexit__(
@@ -296,21 +326,26 @@ class concurrency(contextlib.ContextDecorator):  # noqa: N801 - the name flow au
 
         @functools.wraps(func)
         async def holding(*args: Any, **kwargs: Any) -> Any:
-            async with self:
+            async with self._recreate_cm():
                 return await func(*args, **kwargs)
 
         return cast("F", holding)
 
     def _recreate_cm(self) -> concurrency:
-        return self
+        """Make another for each call: what is forgotten in an interruption ends with it."""
+        fresh = copy.copy(self)
+        fresh._entered = []  # noqa: SLF001 - our own class
+        return fresh
 
     def _check(self, hold: Hold, lease: Lease) -> None:
-        try:
-            check_missing(lease.request.names, lease.limits, strict=self._strict)
-        except BaseException:
-            hold.__exit__(None, None, None)
-            raise
+        check_missing(lease.request.names, lease.limits, strict=self._strict)
         self._entered.append(hold)
+
+    def _interrupted(self, hold: Hold) -> None:
+        """Take in that entering the block has failed, at whatever line."""
+        if hold in self._entered:
+            self._entered.remove(hold)
+        hold._interrupted()  # noqa: SLF001 - our own file
 
     def _leave(self) -> Hold:
         # Entered by several threads at once, each must leave what it entered itself.

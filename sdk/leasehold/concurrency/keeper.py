@@ -130,6 +130,7 @@ class Keeper:
         self._look: asyncio.TimerHandle | None = None
         self._pumping = False
         self._closing = False
+        self._stopping = False
         self._hurried = False
         self._waited_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="leasehold-keeper", daemon=True)
@@ -152,8 +153,12 @@ class Keeper:
         self._post(self._abandon, acquisition)
 
     def release(self, lease: Lease) -> None:
-        """Give a lease back, or on to the next in its queue; returns at once, never raises."""
-        if lease.end() and lease.limits and os.getpid() == self.pid:
+        """Give a lease back, or on to the next in its queue; returns at once, never raises.
+
+        May be called again: whoever is interrupted in it does not know how far it came.
+        """
+        lease.end()
+        if lease.limits and os.getpid() == self.pid:
             self._post(self._begin_release, lease)
 
     def catch_up(self) -> None:
@@ -209,9 +214,12 @@ class Keeper:
         if os.getpid() != self.pid or not self._thread.is_alive():
             return
         ends_at = time.monotonic() + seconds
+        self._closing = True  # now: nobody here is to get the slots of the work that is ended next
+        for end_work in tuple(crash.work_elsewhere):
+            end_work()
         self._post(self._release_all)
-        self.flush(seconds)
-        self._post(self._loop.stop)
+        self.flush(ends_at - time.monotonic())
+        self._post(self._stop)
         self._thread.join(max(ends_at - time.monotonic(), END_SECONDS))
 
     def after_fork(self) -> None:
@@ -231,6 +239,11 @@ class Keeper:
                     task.cancel()
                 self._loop.run_until_complete(self._wind_up())
                 self._loop.close()
+
+    def _stop(self) -> None:
+        if not self._stopping:  # a second stop would cut the winding up short
+            self._stopping = True
+            self._loop.stop()
 
     async def _wind_up(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -340,7 +353,8 @@ class Keeper:
     def _granted(self, queue: Queue[Acquisition], lease: Lease) -> None:
         round_trip = self._clock() - lease.acquired_at
         # A reply that took longer than the lease lives is nobody's: the head asks again.
-        waiter = self._turnstile.granted(queue, lease.limits, self._clock(), usable=not lease.lost)
+        usable = not lease.lost and not self._closing
+        waiter = self._turnstile.granted(queue, lease.limits, self._clock(), usable=usable)
         if waiter is not None:
             self._hand(lease, waiter, round_trip)
             return
@@ -380,7 +394,8 @@ class Keeper:
         if acquisition.waiter is not None:
             self._turnstile.leave(acquisition.request, acquisition.waiter)
         acquisition.stop_timer()
-        if acquisition.lease is not None and acquisition.lease.end():
+        if acquisition.lease is not None:
+            acquisition.lease.end()
             self._begin_release(acquisition.lease)
         self._pump_soon()
 
@@ -400,16 +415,16 @@ class Keeper:
         self._guarding.catch_up()
 
     def _begin_release(self, lease: Lease) -> None:
+        acquisition = self._holders.pop(lease, None)
+        if acquisition is None:  # there is nothing to give back, or it is on its way
+            return
+        if acquisition.waiter is not None and lease.lost_reason is not None:
+            self._turnstile.leave(lease.request, acquisition.waiter)  # it was being regained
         held = self._clock() - lease.entered_at
         events.emit(lambda: events.Released(**_facts(lease), held_seconds=held))
         self._spawn(self._release(lease), returns_slots=True)
 
     async def _release(self, lease: Lease) -> None:
-        acquisition = self._holders.pop(lease, None)
-        if acquisition is None:
-            return
-        if acquisition.waiter is not None and lease.lost_reason is not None:
-            self._turnstile.leave(lease.request, acquisition.waiter)  # it was being regained
         if not await self._tender.let_go(lease):
             return
         heir = None
@@ -476,7 +491,6 @@ class Keeper:
         self._loop.call_later(REGAIN_SECONDS, self._regain, acquisition)
 
     def _release_all(self) -> None:
-        self._closing = True
         for queue in list(self._turnstile.waiting()):
             for waiter in self._turnstile.dissolve(queue):
                 waiter.payload.fail(waiter.payload.going_away())

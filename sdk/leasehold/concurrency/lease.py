@@ -40,13 +40,19 @@ HIGHEST_RENEW_RATIO: Final = (1 - MARGIN_RATIO) / 3
 JITTER_RATIO: Final = 0.05
 
 
-#: The leases that the running code holds, the innermost one last.
+#: The leases that the running code has entered, the innermost one last. Some may have ended: code
+#: that was started in a block may outlive it, and who leaves it may be interrupted. See `holding`.
 held: ContextVar[tuple[Lease, ...]] = ContextVar("leasehold_held", default=())
+
+
+def holding() -> tuple[Lease, ...]:
+    """The leases that the running code holds, the innermost one last."""
+    return tuple(lease for lease in held.get() if not lease.ended)
 
 
 def held_names() -> frozenset[str]:
     """The limits of which the running code holds slots."""
-    return frozenset(name for lease in held.get() for name in lease.limits)
+    return frozenset(name for lease in holding() for name in lease.limits)
 
 
 def read_clock() -> float:
@@ -199,6 +205,11 @@ class Lease:
         return self._term
 
     @property
+    def ended(self) -> bool:
+        """Whether the work that held it has ended."""
+        return self._ended
+
+    @property
     def lost(self) -> bool:
         """Whether the slots may belong to somebody else by now."""
         if self._grant is None or self._ended:
@@ -296,10 +307,9 @@ class Lease:
         heir.entered_at, heir.handed_over = self._clock(), self.handed_over + 1
         return heir
 
-    def end(self) -> bool:
-        """Note that the work has ended; False when it had already."""
-        ended, self._ended = self._ended, True
-        return not ended
+    def end(self) -> None:
+        """Note that the work has ended."""
+        self._ended = True
 
 
 def _term(request: SlotRequest, grant: Granted | None, sent_at: float) -> Term:

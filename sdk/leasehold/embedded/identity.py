@@ -44,6 +44,12 @@ def this_process() -> Process:
     return _describe_self(os.getpid())
 
 
+def name_of(pid: int) -> str:
+    """Name a process of this namespace: alike for all who ask, also after it has called exec."""
+    state = _look_at(pid)
+    return f"{_namespace()} {pid} {state[0].partition(' ')[0] if state else ''}"
+
+
 def lives(process: Process) -> bool | None:
     """Say whether a process certainly lives, or certainly has ended; None: that is not known.
 

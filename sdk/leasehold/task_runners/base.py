@@ -267,7 +267,11 @@ class TaskRunner(ABC):
         """Take in that a worker has done its work."""
         with self._lock:
             self._busy -= 1
-        self.ask()
+        try:
+            self.ask()
+        except BaseException:
+            self.ask()  # who joined the line meanwhile counted on this
+            raise
 
     def ended(self, submission: Submission) -> None:
         """Take in that a run has ended."""
@@ -421,8 +425,10 @@ class Submission:
         finally:
             self.interrupt = None
             self._hold = None
-            self._runner.worker_is_free()
-            self._go_on()
+            try:
+                self._runner.worker_is_free()
+            finally:
+                self._go_on()
 
     def _go_on(self) -> None:
         if self.run.ended:

@@ -2,24 +2,27 @@
 
 The parent asks for the slots, and a worker gets a run when they are there: so a task that waits
 holds no worker. While a worker runs a body, the slots live and die with it: when the worker dies,
-the parent gives them back at once; when the parent dies, the worker ends first, and then the slots
-come back.
+the parent gives them back at once; when the parent ends or dies, the worker ends first, and then
+the slots come back.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import io
 import logging
 import multiprocessing
 import os
 import pickle
 import signal
-from multiprocessing import resource_tracker
+import time
+from multiprocessing import connection, resource_tracker
 from typing import TYPE_CHECKING, Any, Final
 
 from leasehold import inputs, runs, timers
-from leasehold.concurrency.lease import held
+from leasehold.concurrency import crash
+from leasehold.concurrency.lease import holding
 from leasehold.exceptions import (
     CancelledRunError,
     LeaseholdError,
@@ -32,6 +35,8 @@ from leasehold.task_runners.threads import WorkerThreads, pool_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from multiprocessing.process import BaseProcess
+    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -48,6 +53,9 @@ _GUARD: Final = 'if __name__ == "__main__":'
 
 #: A worker that was asked to stop, and has not, is killed after this long, in seconds.
 _STOP_SECONDS: Final = 2.0
+
+#: One that was killed is waited for so long, in seconds, where somebody waits for us.
+_KILL_SECONDS: Final = 0.2
 
 
 class ProcessPoolTaskRunner(TaskRunner):
@@ -104,7 +112,19 @@ class ProcessPoolTaskRunner(TaskRunner):
 
     def __enter__(self) -> Self:
         _check_guard()
+        crash.work_elsewhere.append(self._cancel_at_once)
         return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            super().__exit__(kind, error, traceback)
+        finally:
+            crash.work_elsewhere.remove(self._cancel_at_once)
 
     def check(self, run: TaskRun) -> None:
         """Refuse a run that cannot travel.
@@ -156,6 +176,15 @@ class ProcessPoolTaskRunner(TaskRunner):
         _check_guard()  # now, before the run says that it has started
         return type(self)(self.max_workers, initializer=self._initializer, initargs=self._initargs)
 
+    def _cancel_at_once(self) -> None:
+        with self._lock:
+            processes = list(self._all)
+        for process in processes:
+            process.cancel()
+        ends_at = time.monotonic() + _KILL_SECONDS
+        for process in processes:
+            process.wait(max(ends_at - time.monotonic(), 0))
+
     def _take(self) -> _Worker:
         with self._lock:
             if self._idle:
@@ -192,8 +221,9 @@ class _Worker:
         _call_on(nursery, self._start)
         theirs.close()
         self.alive = True
+        self._ended = _end_of(self._process)
         self._ready = False
-        self._busy = False
+        self._run: TaskRun | None = None
         self._killer: timers.Timer | None = None
 
     def _start(self) -> None:
@@ -212,9 +242,9 @@ class _Worker:
             LeaseLostError: it was killed because the slots were lost.
             Exception: what the body raised.
         """
-        leases = held.get()
+        leases = holding()
         payload = _pickled(run, leases)
-        self._busy = True
+        self._run = run
         try:
             self._pipe.send_bytes(payload)
             answer = self._answer()
@@ -222,7 +252,7 @@ class _Worker:
             # From None: that the pipe has closed says less than how the process has ended.
             raise self._death(run, leases) from None
         finally:
-            self._busy = False
+            self._run = None
             if self._killer is not None:
                 self._killer.cancel()
         if answer[0] == "value":
@@ -231,13 +261,26 @@ class _Worker:
 
     def interrupt(self) -> None:
         """Interrupt the body, and kill the process if that does not help."""
-        if self._busy and self._process.pid is not None:
+        if self._run is not None and self._process.pid is not None:
             self._killer = timers.call_later(_STOP_SECONDS, self._kill_if_busy)
             os.kill(self._process.pid, signal.SIGINT)
 
     def kill(self) -> None:
         """End the process at once."""
-        self._process.kill()
+        with contextlib.suppress(ValueError):  # it has ended, and nobody refers to it any more
+            self._process.kill()
+
+    def cancel(self) -> None:
+        """End the process at once, and have the run that it is at count as cancelled."""
+        run = self._run
+        if run is not None:
+            run.cancelled = True
+        self.kill()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the process has ended, for so long at most."""
+        with contextlib.suppress(ValueError, OSError):  # likewise
+            connection.wait([self._ended], seconds)
 
     def end(self) -> None:
         """End the process in good order; it has no work."""
@@ -245,15 +288,13 @@ class _Worker:
             self._pipe.send_bytes(b"")
         except OSError:
             self.kill()
-        self._process.join(_STOP_SECONDS)
-        if self._process.is_alive():
-            self.kill()
-            self._process.join()
+        self.wait(_STOP_SECONDS)
+        self.kill()
         self._close()
 
     def _answer(self) -> Any:
         while True:
-            answer = pickle.loads(self._pipe.recv_bytes())  # noqa: S301 - our own child's
+            answer = pickle.loads(self._receive())  # noqa: S301 - our own child's
             if answer[0] == "ready":
                 self._ready = True
             elif answer[0] == "log":
@@ -261,8 +302,15 @@ class _Worker:
             else:
                 return answer
 
+    def _receive(self) -> bytes:
+        # When it dies, what its body has started may keep the pipe open.
+        ready = connection.wait([self._pipe, self._ended])
+        if self._pipe not in ready and not self._pipe.poll():
+            raise EOFError
+        return self._pipe.recv_bytes()
+
     def _death(self, run: TaskRun, leases: tuple[Lease, ...]) -> Exception:
-        self._process.join(_STOP_SECONDS)
+        self.wait(_STOP_SECONDS)
         pid, code = self._process.pid or 0, self._process.exitcode
         self.kill()
         self._close()
@@ -284,14 +332,28 @@ class _Worker:
         return WorkerDiedError(f"The worker process {pid} {what}", pid=pid, exit_code=code)
 
     def _kill_if_busy(self) -> None:
-        if self._busy:
+        if self._run is not None:
             self.kill()
 
     def _close(self) -> None:
         self.alive = False
         self._process.join()
         self._pipe.close()
+        if self._ended != self._process.sentinel:
+            os.close(self._ended)
         self._process.close()
+
+
+def _end_of(process: BaseProcess) -> int:
+    """Open a descriptor that is readable when a child has ended.
+
+    That of `multiprocessing` is a pipe that the child's own children have, too. So it serves only
+    where the kernel has none.
+    """
+    try:
+        return os.pidfd_open(process.pid or 0)
+    except (AttributeError, OSError):
+        return process.sentinel
 
 
 def _check_guard() -> None:

@@ -31,7 +31,7 @@ MOST_SECONDS: Final = 90.0
 
 def body(death: str, go: str) -> None:
     """Hold the slot until death."""
-    heir = fork_an_heir() if death == "killed parent" else None
+    heir = fork_an_heir() if death in {"killed parent", "killed worker"} else None
     pids = {"main": int(os.environ["VICTIM"]), "holder": os.getpid(), "heir": heir}
     os.write(1, json.dumps(pids).encode() + b"\n")
     ends_at = time.monotonic() + MOST_SECONDS
