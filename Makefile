@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BOOTSTRAP := .cache/bootstrap
 # A time-out kills its worker, and another would hang in the same test, over and over.
-WORKERS := -n 3 --dist loadfile --max-worker-restart 0
+WORKERS := --dist loadfile --max-worker-restart 0
 READY := $(VENV)/.ready
 MEASURING := $(VENV)/.measuring
 UV := PYTHONPATH=$(BOOTSTRAP) $(PYTHON) -m uv
@@ -36,10 +36,10 @@ demo: $(READY) ## run the main example, without a server, and watch its limit ho
 		$(BIN)/python examples/etl_database.py
 
 test: lint types ## lint, types, and the tests that are quick (a few minutes)
-	@$(BIN)/python -m pytest -m "not slow" $(WORKERS) -o faulthandler_timeout=50
+	@$(BIN)/python -m pytest -m "not slow" -n 3 $(WORKERS) -o faulthandler_timeout=50
 
 test-all: test ## all of that, and the tests that take long (half an hour)
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow -n 2 $(WORKERS) --durations 15
 
 bench: $(MEASURING) ## measure beside Prefect's client (an hour; BENCH="--prefect-rounds 0": ten minutes)
 	@$(BIN)/python -m benchmarks $(BENCH)
