@@ -115,6 +115,41 @@ if __name__ == "__main__":
     assert victim.end()[0] == 0
 
 
+@pytest.mark.server(NEWEST)
+@pytest.mark.parametrize("place", [NEWEST], indirect=True)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("way", ["hold()", "threading.Thread(target=hold, args=(1,)).start()"])
+def test_a_process_of_multiprocessing_that_ends_gives_all_back_without_a_guard(
+    way: str,
+    method: str,
+    place: str,
+    make_limit: Callable[..., Limit],
+    run_script: Callable[..., Victim],
+) -> None:
+    limit = make_limit()
+    victim = run_script(
+        f"""
+def hold(seconds=0):
+    with concurrency("tag:" + sys.argv[1]):
+        time.sleep(seconds)
+
+def child():
+    {way}
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context({method!r}).Process(target=child)
+    process.start()
+    process.join()
+    tell(process.exitcode)
+    wait()
+""",
+        limit.name,
+        LEASEHOLD_GUARD="0",
+    )
+    assert victim.hear() == 0
+    assert limit.used() == 0
+
+
 @everywhere
 def test_children_forked_while_threads_wait_for_slots_do_not_hang(
     place: str, make_limit: Callable[..., Limit], run_script: Callable[..., Victim]

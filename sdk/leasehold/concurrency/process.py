@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
+import threading
 from typing import TYPE_CHECKING, Final
 
 from leasehold.concurrency import crash, unlimited
@@ -40,7 +42,7 @@ def current_keeper() -> Keeper:
         settings = _loaded_settings()
         if _keeper is None:  # nor has a signal handler made one meanwhile
             _keeper = Keeper(settings, unlimited=unlimited.known)
-            atexit.register(_keeper.close)
+            _close_at_exit(_keeper)
         return _keeper
 
 
@@ -79,6 +81,27 @@ def shut_down() -> None:
     if keeper is not None:
         keeper.close()
         atexit.unregister(keeper.close)
+
+
+def _close_at_exit(keeper: Keeper) -> None:
+    atexit.register(keeper.close)
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is not None and multiprocessing.parent_process() is not None:
+        # Its forked workers end without `atexit`, after they have waited for all threads.
+        from multiprocessing.util import Finalize
+
+        last = threading.Thread(target=_close_after_others, args=(keeper,), daemon=False)
+        Finalize(None, last.start, exitpriority=0)
+
+
+def _close_after_others(keeper: Keeper) -> None:
+    for thread in threading.enumerate():
+        if not thread.daemon and thread not in {
+            threading.current_thread(),
+            threading.main_thread(),
+        }:
+            thread.join()
+    keeper.close()
 
 
 def _after_fork_in_child() -> None:
