@@ -14,8 +14,8 @@ import pytest
 
 from concurrency.crowd import LEDGER, SERVER, Kind, Process, Result, Server, crowd
 from leasehold.concurrency.sharing import (
-    LEAST_LONGEST_SECONDS,
     MET_SECONDS,
+    PATIENCE_RATIO,
     SHORTEST_PAUSE_SECONDS,
     Pace,
     Share,
@@ -29,7 +29,7 @@ def share(handover_seconds: float = 5.0, round_trip: float = 0.0) -> Share:
 
 
 def met(one: Share, now: float = 0.0) -> Share:
-    one.refused(1, now, by_others=True, waited_seconds=0)
+    one.refused(1, now, by_others=True)
     return one
 
 
@@ -79,7 +79,7 @@ def test_who_is_alone_asks_for_more_at_once() -> None:
 # -- among others
 
 
-@pytest.mark.parametrize(("round_trip", "seconds"), [(0.001, 0.2), (0.01, 0.4), (0.05, 0.5)])
+@pytest.mark.parametrize(("round_trip", "seconds"), [(0.001, 0.25), (0.01, 0.6), (0.05, 0.75)])
 def test_where_others_were_met_every_lease_is_used_for_a_short_while_only(
     round_trip: float, seconds: float
 ) -> None:
@@ -89,9 +89,9 @@ def test_where_others_were_met_every_lease_is_used_for_a_short_while_only(
 
 
 def test_the_more_slots_it_has_the_sooner_it_gives_one_back() -> None:
-    crowded = met(share())
-    assert crowded.passes_on(3, 0.09, taken_at=0)
-    assert not crowded.passes_on(3, 0.11, taken_at=0)
+    uses = [met(share()).pace.use(held) for held in range(1, 6)]
+    assert uses == sorted(uses, reverse=True)
+    assert uses[0] > 3 * uses[3]
 
 
 def test_others_that_were_not_met_again_are_forgotten() -> None:
@@ -102,7 +102,7 @@ def test_others_that_were_not_met_again_are_forgotten() -> None:
 
 def test_a_refusal_because_of_our_own_slots_tells_nothing_of_others() -> None:
     full = share()
-    full.refused(1, 0, by_others=False, waited_seconds=0)
+    full.refused(1, 0, by_others=False)
     assert full.granted(1, 0.1, first=False) == -math.inf
 
 
@@ -114,24 +114,23 @@ def test_who_has_more_slots_waits_longer_before_it_asks_for_another() -> None:
 
 def test_who_is_refused_asks_less_and_less_often() -> None:
     refused = share()
-    pauses = [
-        refused.refused(0, count, by_others=True, waited_seconds=count) for count in range(40)
-    ]
+    pauses = [refused.refused(0, count, by_others=True) for count in range(40)]
     assert pauses == sorted(pauses)
     assert pauses[0] == SHORTEST_PAUSE_SECONDS
-    assert pauses[10] == pytest.approx(10 * 0.05)
-    assert refused.refused(0, 40, by_others=True, waited_seconds=0) == LEAST_LONGEST_SECONDS
+    assert pauses[10] == pytest.approx(10 * PATIENCE_RATIO)
+    refused.granted(1, 40, first=True)
+    assert refused.refused(0, 41, by_others=True) == SHORTEST_PAUSE_SECONDS
 
 
 def test_a_server_that_takes_long_for_its_answers_is_asked_less() -> None:
     quick, slow = (met(share(round_trip=seconds)) for seconds in (0.001, 0.1))
-    assert slow.granted(1, 0, first=False) > 10 * quick.granted(1, 0, first=False)
+    assert slow.granted(1, 0, first=False) > 5 * quick.granted(1, 0, first=False)
 
 
 def test_many_slots_are_kept_longer_so_that_changing_them_does_not_fill_the_server() -> None:
     crowded = met(share(round_trip=0.01))
-    assert crowded.passes_on(20, 0.9, taken_at=0)
-    assert not crowded.passes_on(20, 1.1, taken_at=0)
+    assert crowded.passes_on(20, 0.8, taken_at=0)
+    assert not crowded.passes_on(20, 1.0, taken_at=0)
 
 
 def test_the_round_trip_is_smoothed() -> None:

@@ -5,7 +5,7 @@ that falls free is chance, and what can be done is to make the chances fair and 
 
 1. A process learns that others hold slots when it is refused although it does not hold all of them
    itself. It believes that for `MET_SECONDS`.
-2. Where others were met, a lease is used for a short while, then given back: for a tenth of
+2. Where others were met, a lease is used for a short while, then given back: for a seventh of
    `handover_seconds` at most, and for less where the process has several. After each change it
    waits before it asks for another: for longer where it has several. So whoever has few slots keeps
    them, and asks first for those that fall free, and the shares become equal.
@@ -38,28 +38,27 @@ FIRST_RATIO: Final = 0.02
 OFFER_RATIO: Final = 0.07
 
 #: The pause between two questions of a process without slots, in round trips, and its least.
-PAUSE_TRIPS: Final = 3
+PAUSE_TRIPS: Final = 2
 SHORTEST_PAUSE_SECONDS: Final = 0.02
 
 #: By how much of it each slot that the process has makes the pause longer.
-POLITENESS: Final = 1.5
+POLITENESS: Final = 2
 
-#: By how much a refusal makes the next pause longer, and the longest then, in round trips; for
-#: those who have waited for longer, in shares of their wait.
-GROWTH: Final = 1.5
-LONGEST_TRIPS: Final = 10
-LEAST_LONGEST_SECONDS: Final = 0.15
-LONGEST_RATIO: Final = 0.05
+#: The pause in any case, as a share of the time since the first refusal in a row.
+PATIENCE_RATIO: Final = 0.05
 
 #: Where others were met a lease is used for so many round trips, but for no longer than this share
-#: of `handover_seconds`, and no shorter than this.
-USE_TRIPS: Final = 40
-USE_RATIO: Final = 0.1
-SHORTEST_USE_SECONDS: Final = 0.2
+#: of `handover_seconds`, and no shorter than this. Who has several slots uses each for less: with
+#: this power of their number.
+USE_TRIPS: Final = 60
+USE_RATIO: Final = 0.15
+SHORTEST_USE_SECONDS: Final = 0.25
+USE_POWER: Final = 1.5
 
-#: For so many round trips for each slot held it is used in any case: changing them must not become
-#: all that the server does.
+#: It is used in any case for so many round trips for each slot beyond the first few: changing many
+#: slots must not become all that the server does.
 LEAST_TRIPS: Final = 5
+FEW_SLOTS: Final = 2
 
 _SMOOTHING: Final = 0.2
 
@@ -96,8 +95,9 @@ class Pace:
     def use(self, held: int) -> float:
         """How long a process with so many slots uses each where others were met."""
         use = min(USE_TRIPS * self.round_trip, USE_RATIO * self.handover_seconds)
-        use = max(use, SHORTEST_USE_SECONDS) * 2 / (1 + held)
-        return min(max(use, LEAST_TRIPS * self.round_trip * held), self.handover_seconds)
+        use = max(use, SHORTEST_USE_SECONDS) * (2 / (1 + held)) ** USE_POWER
+        least = LEAST_TRIPS * self.round_trip * (held - FEW_SLOTS)
+        return min(max(use, least), self.handover_seconds)
 
 
 @dataclass(slots=True)
@@ -112,10 +112,11 @@ class Share:
     pace: Pace
     began_at: float
     rests_until: float = -math.inf
+    _rest: float = 0.0
     _met_at: float = -math.inf
     _seconds: float = 0.0
     _offering: bool = False
-    _refusals: int = 0
+    _refused_at: float | None = None
 
     def granted(self, held: int, now: float, *, first: bool) -> float:
         """Take in a grant; says when to ask for more.
@@ -125,7 +126,7 @@ class Share:
             now: the clock.
             first: whether it had none before.
         """
-        self._refusals = 0
+        self._refused_at = None
         if self._met(now):
             return now + self.pace.pause(held)
         if self._offering:  # and nobody took it
@@ -136,21 +137,19 @@ class Share:
         self._offering = False
         return -math.inf
 
-    def refused(self, held: int, now: float, *, by_others: bool, waited_seconds: float) -> float:
+    def refused(self, held: int, now: float, *, by_others: bool) -> float:
         """Take in that all slots are taken; gives the pause before the next question.
 
         Args:
             held: slots that the process has.
             now: the clock.
             by_others: whether others must have some of them.
-            waited_seconds: for how long the head of the queue has waited.
         """
         if by_others:
             self._met_at, self._seconds, self._offering = now, 0.0, False
-        pause = self.pace.pause(held) * GROWTH ** min(self._refusals, 20)
-        self._refusals += 1
-        trips = LONGEST_TRIPS * self.pace.round_trip
-        return min(pause, max(LEAST_LONGEST_SECONDS, trips, LONGEST_RATIO * waited_seconds))
+        if self._refused_at is None:
+            self._refused_at = now
+        return max(self.pace.pause(held), PATIENCE_RATIO * (now - self._refused_at))
 
     def passes_on(self, held: int, now: float, taken_at: float) -> bool:
         """Say whether a lease may go to the next here; if not, it is to be given back, and rests.
@@ -171,10 +170,14 @@ class Share:
                 return True
             self._offering = True
             rest = max(OFFER_RATIO * self._until_offer(), self.pace.pause(0))
-        # The release itself takes a round trip, before which nobody can have the slot.
-        rest = min(rest, self.pace.poll_seconds) + self.pace.round_trip
-        self.rests_until = max(self.rests_until, now + rest)
+        self._rest = min(rest, self.pace.poll_seconds)
+        self.rests_until = max(self.rests_until, now + self._rest)
         return False
+
+    def released(self, now: float) -> None:
+        """Take in that slots are back: the rest counts from when others can have them."""
+        self.rests_until = max(self.rests_until, now + self._rest)
+        self._rest = 0.0
 
     def _met(self, now: float) -> bool:
         return now - self._met_at < MET_SECONDS

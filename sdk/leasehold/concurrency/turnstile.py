@@ -35,8 +35,7 @@ T = TypeVar("T")
 #: The shortest pause between two questions of one queue.
 SHORTEST_POLL_SECONDS: Final = 0.02
 
-#: Pauses after a failure: this long, doubled with each failure in a row, up to the longest.
-FIRST_BACKOFF_SECONDS: Final = 0.1
+#: After a failure comes a usual pause, doubled with each failure in a row, up to this.
 LONGEST_BACKOFF_SECONDS: Final = 5.0
 
 #: How often to ask although our own process fills the limit: after this long, then half as often
@@ -226,7 +225,6 @@ class Turnstile(Generic[T]):
             self._most_held(queue.request),
             now,
             by_others=self._fits(queue.request, Counter()),  # it is not full of what we hold
-            waited_seconds=now - head.joined_at if head is not None else 0.0,
         )
         for name in queue.request.names:
             if self._sizes.get(name) == _UNBOUNDED:
@@ -255,7 +253,7 @@ class Turnstile(Generic[T]):
         self._answered(queue)
         self._count(queue.request, -1)
         queue.failures = failures
-        pause = min(FIRST_BACKOFF_SECONDS * 2.0 ** (failures - 1), LONGEST_BACKOFF_SECONDS)
+        pause = min(self._pace.pause(0) * 2 ** min(failures - 1, 20), LONGEST_BACKOFF_SECONDS)
         if retry_after is not None:
             pause = min(max(pause, retry_after), LONGEST_BACKOFF_SECONDS)
         queue.ask_at = now + pause * (1 - 0.3 * self._jitter())
@@ -305,10 +303,12 @@ class Turnstile(Generic[T]):
         Whoever waits for them here may ask at once or, where others are to have a chance, soon.
         """
         self._count(request, -1, names=names)
-        ask_at = self._share(request, now).rests_until
+        share = self._share(request, now)
+        share.released(now)
         for queue in self._queues.values():
-            if not queue.failures and not set(names).isdisjoint(queue.request.names):
-                queue.ask_at = ask_at
+            if not set(names).isdisjoint(queue.request.names):
+                pausing_until = queue.ask_at if queue.failures else -math.inf
+                queue.ask_at = max(share.rests_until, pausing_until)
 
     # -- inside
 
