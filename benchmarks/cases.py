@@ -189,22 +189,28 @@ def _tasks(name: str, *, tasks: int, seconds: float, limit: int, times: float = 
     leases = min(limit, tasks)
     ideal = tasks * seconds / limit
     target = times_the_ideal(times, ideal) if ideal else times_faster(30)
-    warm = [replace(ours, name="warm", options=("--warm", *options))] if ideal else []
-    again = Figure(
-        "the same, not the first in its process", "s", "seconds", side="warm", prefect=""
-    )
+    floor = Side("floor", "floor", options + _flags(leases=leases), limit=limit)
+    whole = Figure("until all are done", "s", "seconds", (target,))
+    sides, figures = [floor], [whole]
+    if ideal:
+        sides += [
+            replace(floor, name="cold", options=("--cold", *floor.options)),
+            replace(ours, name="warm", options=("--warm", *options)),
+        ]
+        again = Figure(
+            "the same, not the first in its process", "s", "seconds", side="warm", prefect=""
+        )
+        figures = [replace(whole, floor="cold"), again]
     return Case(
         name,
         f"{tasks} tasks of {seconds:g} s, limit {limit}; the floor takes {leases} leases",
         (
             ours,
-            Side("floor", "floor", options + _flags(leases=leases), limit=limit),
-            *warm,
+            *sides,
             replace(theirs, most_rounds=1 if tasks > 100 else 100),
         ),
         (
-            Figure("until all are done", "s", "seconds", (target,)),
-            *([again] if warm else []),
+            *figures,
             Figure("most at once", "", "most_at_once", (at_most(limit),)),
         ),
     )

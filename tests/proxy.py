@@ -79,6 +79,7 @@ class Proxy:
         plan: what happens to each request; may be exchanged at any time.
         delay_seconds: how long `Fault.DELAY` takes.
         seen: all requests so far, with what happened to them.
+        busy: those to which the server itself said 503, as it does when its own services write.
         down: whether it refuses everything.
         tls: what to encrypt with; None: nothing is encrypted.
     """
@@ -87,6 +88,7 @@ class Proxy:
     plan: Callable[[Seen], Fault] = passing
     delay_seconds: float = 0.5
     seen: list[tuple[Seen, Fault]] = field(default_factory=list)
+    busy: list[Seen] = field(default_factory=list)
     down: bool = False
     tls: ssl.SSLContext | None = None
 
@@ -113,8 +115,9 @@ class Proxy:
         return sum(happened is fault for _, happened in self.seen)
 
     def requests(self, part: str) -> int:
-        """Say how many requests had `part` in their path."""
-        return sum(part in seen.path for seen, _ in self.seen)
+        """Say how many requests had `part` in their path, but for those the server was busy for."""
+        seen = [request for request, _ in self.seen if part in request.path]
+        return len(seen) - sum(part in request.path for request in self.busy)
 
     def go_down(self) -> None:
         """Refuse everything from now on, and cut what is open: an outage."""
@@ -174,6 +177,8 @@ class Proxy:
             await writer.drain()
             return True
         reply = await self._ask_server(raw)
+        if b" 503 " in reply.partition(b"\r\n")[0]:
+            self.busy.append(seen)
         if fault is Fault.DROP:
             return False
         if fault is Fault.DELAY:

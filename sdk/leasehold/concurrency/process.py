@@ -87,20 +87,17 @@ def _close_at_exit(keeper: Keeper) -> None:
     atexit.register(keeper.close)
     multiprocessing = sys.modules.get("multiprocessing")
     if multiprocessing is not None and multiprocessing.parent_process() is not None:
-        # Its forked workers end without `atexit`, after they have waited for all threads.
-        from multiprocessing.util import Finalize
+        # Its forked workers end without `atexit`, but not before all threads that are no daemons.
+        threading.Thread(
+            target=_close_after_all_others, args=(keeper,), name="leasehold-end", daemon=False
+        ).start()
 
-        last = threading.Thread(target=_close_after_others, args=(keeper,), daemon=False)
-        Finalize(None, last.start, exitpriority=0)
 
-
-def _close_after_others(keeper: Keeper) -> None:
-    for thread in threading.enumerate():
-        if not thread.daemon and thread not in {
-            threading.current_thread(),
-            threading.main_thread(),
-        }:
-            thread.join()
+def _close_after_all_others(keeper: Keeper) -> None:
+    threading.main_thread().join()  # it goes on being listed
+    ourselves = {threading.main_thread(), threading.current_thread()}
+    while others := {one for one in threading.enumerate() if not one.daemon} - ourselves:
+        others.pop().join()
     keeper.close()
 
 

@@ -95,7 +95,7 @@ class Pace:
     def use(self, held: int) -> float:
         """How long a process with so many slots uses each where others were met."""
         use = min(USE_TRIPS * self.round_trip, USE_RATIO * self.handover_seconds)
-        use = max(use, SHORTEST_USE_SECONDS) * (2 / (1 + held)) ** USE_POWER
+        use = max(use, SHORTEST_USE_SECONDS) * math.pow(2 / (1 + held), USE_POWER)
         least = LEAST_TRIPS * self.round_trip * (held - FEW_SLOTS)
         return min(max(use, least), self.handover_seconds)
 
