@@ -70,8 +70,8 @@ class Settings(BaseModel):
         unlimited_seconds: how long "this tag has no limit" is believed; Prefect's client
             believes it for 5 s too.
         handover_seconds: how long a lease may pass from task to task inside this process before
-            it is given back, so that other processes get a chance; where others were met, a tenth
-            of that, or less. 0: never passes.
+            it is given back, so that other processes get a chance; where others were met, a
+            seventh of that, or less. 0: never passes.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
