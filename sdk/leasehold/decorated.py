@@ -94,7 +94,7 @@ class Decorated:
         options.check_text(f"{self.kind} {default!r}", "name", name)
         self.name: str = name or default
         self.owner = f"{self.kind} {self.name!r}"
-        self.signature = inspect.signature(fn)
+        self.signature = _signature(fn)
         options.check_signature(self.owner, self.signature)
         self.isgenerator = inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
         self.isasync = inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
@@ -254,6 +254,13 @@ class Decorated:
 
     def __repr__(self) -> str:
         return f"<{self.owner}>"
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # written in C, and does not say what it takes
+        return inspect.signature(lambda *args, **kwargs: None)
 
 
 def _changed(original: Decorated, changes: dict[str, Any]) -> Decorated:

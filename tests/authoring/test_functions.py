@@ -284,3 +284,8 @@ def test_tasks_and_flows_pickle_by_name() -> None:
     assert loader.fn("a.csv") == "a.csv into orders"
     with pytest.raises(UnpicklableError, match="top of the module"):
         pickle.dumps(task(lambda: 1))
+
+
+def test_a_function_written_in_c_may_be_a_task_although_it_does_not_say_what_it_takes() -> None:
+    assert task(max)(1, 3, 2) == 3
+    assert task(max)([1, 2], key=lambda number: -number) == 1
