@@ -260,7 +260,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function)
     except ValueError:  # written in C, and does not say what it takes
-        return inspect.signature(lambda *args, **kwargs: None)
+        return inspect.signature(lambda *args, **kwargs: (args, kwargs))
 
 
 def _changed(original: Decorated, changes: dict[str, Any]) -> Decorated:
