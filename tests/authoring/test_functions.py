@@ -288,4 +288,3 @@ def test_tasks_and_flows_pickle_by_name() -> None:
 
 def test_a_function_written_in_c_may_be_a_task_although_it_does_not_say_what_it_takes() -> None:
     assert task(max)(1, 3, 2) == 3
-    assert task(max)([1, 2], key=lambda number: -number) == 1
