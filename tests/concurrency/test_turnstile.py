@@ -271,6 +271,17 @@ def test_the_advice_of_a_busy_server_is_followed_up_to_a_bound() -> None:
     assert gate.wake_at(3) == pytest.approx(3 + LONGEST_BACKOFF_SECONDS)
 
 
+def test_the_last_question_after_failures_comes_when_patience_ends_and_not_later() -> None:
+    gate = Gate()
+    gate.wait("x")
+    now, asked = 0.0, 0
+    while now < 8:
+        gate.failed(gate.ask(now), now, latest=8)
+        now, asked = gate.wake_at(now), asked + 1
+    assert now == 8
+    assert asked < 16  # nor does it ask more and more often before
+
+
 def test_a_local_release_does_not_shorten_the_pause_after_a_failure() -> None:
     gate = Gate()
     gate.wait("holder")

@@ -179,10 +179,11 @@ class Asker:
             acquisition.fail(acquisition.timed_out() if impatient else acquisition.out_of_retries())
 
     def _no_answer(self, queue: Queue[Acquisition], retry_after: float | None = None) -> None:
-        if self._connection.given_up():
+        now, gives_up_at = self._clock(), self._connection.gives_up_at()
+        if now >= gives_up_at:
             self._dismiss(queue, self._connection.error())
         else:
-            self._turnstile.failed(queue, self._clock(), retry_after)
+            self._turnstile.failed(queue, now, retry_after, latest=gives_up_at)
 
     def _new_id(self, dialect: Dialect) -> UUID:
         return holders.new_id(self._rng, now=time.time(), expires=dialect.expires)

@@ -264,11 +264,9 @@ class Connection:
             )
         return reply.status == _OK
 
-    def given_up(self) -> bool:
-        """Whether the outage has lasted for longer than we are patient."""
-        if self._down_since is None:
-            return False
-        return self._clock() - self._down_since >= self._patience()
+    def gives_up_at(self) -> float:
+        """When our patience with the outage ends; infinity: there is none."""
+        return math.inf if self._down_since is None else self._down_since + self._patience()
 
     async def close(self) -> None:
         """Close the client."""
@@ -288,8 +286,8 @@ class Connection:
         """The usual time-out; less while a server that never answered has little time left."""
         if self._reached:
             return self.request_seconds
-        spent = 0.0 if self._down_since is None else self._clock() - self._down_since
-        return min(self.request_seconds, max(self._patience() - spent, 0.5))
+        left = min(self._patience(), self.gives_up_at() - self._clock())
+        return min(self.request_seconds, max(left, 0.5))
 
     def _answered(self) -> None:
         self._reached, self._heard_at = True, self._clock()

@@ -247,8 +247,15 @@ class Turnstile(Generic[T]):
         self._tidy(queue)
         return head
 
-    def failed(self, queue: Queue[T], now: float, retry_after: float | None = None) -> None:
-        """Take in "nobody knows": ask again later."""
+    def failed(
+        self,
+        queue: Queue[T],
+        now: float,
+        retry_after: float | None = None,
+        *,
+        latest: float = math.inf,
+    ) -> None:
+        """Take in "nobody knows": ask again later, but at `latest`, when patience ends."""
         failures = queue.failures + 1
         self._answered(queue)
         self._count(queue.request, -1)
@@ -256,7 +263,7 @@ class Turnstile(Generic[T]):
         pause = min(self._pace.pause(0) * 2 ** min(failures - 1, 20), LONGEST_BACKOFF_SECONDS)
         if retry_after is not None:
             pause = min(max(pause, retry_after), LONGEST_BACKOFF_SECONDS)
-        queue.ask_at = now + pause * (1 - 0.3 * self._jitter())
+        queue.ask_at = min(now + pause * (1 - 0.3 * self._jitter()), latest)
         self._tidy(queue)
 
     def closed(self, queue: Queue[T]) -> list[Waiter[T]]:
