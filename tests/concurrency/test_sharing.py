@@ -52,7 +52,7 @@ def test_an_offered_slot_is_left_alone_for_a_moment() -> None:
     assert 0.2 < alone.rests_until < 0.3
 
 
-def test_each_offer_that_nobody_took_doubles_the_time_until_the_next() -> None:
+def test_each_offer_that_nobody_took_makes_the_time_until_the_next_longer() -> None:
     alone, now, pauses = share(), 0.0, []
     for _ in range(8):
         began = now
@@ -60,7 +60,7 @@ def test_each_offer_that_nobody_took_doubles_the_time_until_the_next() -> None:
             now += 0.01
         pauses.append(now - began)
         alone.granted(1, now, first=True)
-    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5], abs=0.03)
+    assert pauses == pytest.approx([0.1, 0.25, 0.625, 1.5625, 3.90625, 5, 5, 5], abs=0.03)
 
 
 def test_who_had_no_slots_for_a_while_begins_anew() -> None:

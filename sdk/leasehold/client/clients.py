@@ -16,7 +16,7 @@ import tenacity
 from leasehold.client import convert, doctor
 from leasehold.client.http import AsyncApi, SyncApi
 from leasehold.client.limits import Limits
-from leasehold.client.retries import Answer, Tries
+from leasehold.client.retries import Tries
 from leasehold.settings import load
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from leasehold.client.plans import Plan
-    from leasehold.client.wire import Request
+    from leasehold.client.wire import Reply, Request
     from leasehold.settings import Settings
 
 P = ParamSpec("P")
@@ -121,10 +121,10 @@ class SyncClient:
             except StopIteration as done:
                 return done.value  # type: ignore[no-any-return]
 
-    def _send(self, request: Request) -> Answer:
+    def _send(self, request: Request) -> Reply:
         tries = Tries(self.settings)
 
-        def send() -> Answer:
+        def send() -> Reply:
             with tries:
                 seconds = tries.seconds_left()
                 return tries.read(self._api.send(request, timeout_seconds=seconds))
@@ -191,10 +191,10 @@ class AsyncClient:
             except StopIteration as done:
                 return done.value  # type: ignore[no-any-return]
 
-    async def _send(self, request: Request) -> Answer:
+    async def _send(self, request: Request) -> Reply:
         tries = Tries(self.settings)
 
-        async def send() -> Answer:
+        async def send() -> Reply:
             with tries:
                 seconds = tries.seconds_left()
                 return tries.read(await self._api.send(request, timeout_seconds=seconds))

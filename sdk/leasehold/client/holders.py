@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     import random
@@ -29,8 +28,7 @@ _VARIANT: Final = 0b10 << 62
 _RANDOM_BITS: Final = 62
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What one of our ids says.
 
     Attributes:

@@ -1,11 +1,11 @@
 """Plans: what to send to administrate limits, and what the answers mean. No I/O.
 
-A *plan* is a generator that yields a `Request`, receives the `Answer`, and returns the result.
+A *plan* is a generator that yields a `Request`, receives the `Reply`, and returns the result.
 `clients` runs the plans, for sync and for async callers. Rules:
 
 - names and numbers are checked before the first request;
 - what the server is, is asked before anything else, and once (`client.server`);
-- a plan sees neither time-outs nor 429 nor 5xx: these are tried again below it. `Answer.repeated`
+- a plan sees neither time-outs nor 429 nor 5xx: these are tried again below it. `Reply.repeated`
   says that an earlier try may have been carried out. Then "exists already" is what a create hoped
   for, and "not found" what a delete hoped for;
 - whatever becomes of a change, those who remember limits are told of it (`changes`).
@@ -21,8 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from leasehold.client import server as servers
 from leasehold.client.names import TAG_PREFIX
-from leasehold.client.retries import Answer
-from leasehold.client.wire import Request
+from leasehold.client.wire import Reply, Request
 from leasehold.exceptions import (
     LimitExistsError,
     LimitNotFoundError,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Plan = Generator[Request, Answer, T]
+Plan = Generator[Request, Reply, T]
 
 #: The most that servers give at once (PROTOCOL.md, "Limits, v1 form").
 PAGE: Final = 200
@@ -74,46 +73,46 @@ class Planner:
             self._server, self._ask_at = server, self._clock() + servers.KNOWN_SECONDS
         return self._server
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Plan[Answer]:
+    def _ask(self, method: str, path: str, body: Any = None) -> Plan[Reply]:
         """Send a request to a server of which it is known what it is."""
         yield from self.read_server()
-        answer = yield Request(method, path, body)
-        if answer.status in _NO_SUCH_ENDPOINT:
+        reply = yield Request(method, path, body)
+        if reply.status in _NO_SUCH_ENDPOINT:
             self._ask_at = 0.0  # perhaps it is not what it was
-        return answer
+        return reply
 
-    def _check(self, answer: Answer, name: str) -> None:
-        """Raise what `answer` means for the limit `name`, where it is no success."""
+    def _check(self, reply: Reply, name: str) -> None:
+        """Raise what `reply` means for the limit `name`, where it is no success."""
         tag = name.removeprefix(TAG_PREFIX)
         what = f"global limit {name!r}" if tag == name else f"limit for tag {tag!r}"
         command = "gcl" if tag == name else "limit"
-        if answer.status == NOT_FOUND and name:
+        if reply.status == NOT_FOUND and name:
             raise LimitNotFoundError(
                 f"There is no {what} at {self.address}: `leasehold {command} ls` lists those "
                 "that exist.",
                 name=tag,
             )
-        if answer.status == CONFLICT:
+        if reply.status == CONFLICT:
             raise LimitExistsError(
                 f"There is a {what} at {self.address} already: `leasehold {command} update` "
                 "changes it.",
                 name=tag,
             )
-        if answer.status not in range(200, 300):
-            raise self._unexpected(answer, f"refuses this: {answer.text}")
+        if reply.status not in range(200, 300):
+            raise self._unexpected(reply, f"refuses this: {reply.text}")
 
-    def _read(self, reader: TypeAdapter[T], answer: Answer, name: str) -> T:
-        self._check(answer, name)
+    def _read(self, reader: TypeAdapter[T], reply: Reply, name: str) -> T:
+        self._check(reply, name)
         try:
-            return reader.validate_json(answer.body)
+            return reader.validate_json(reply.body)
         except ValidationError:
-            raise self._unexpected(answer, f"answers with no limit: {answer.text}") from None
+            raise self._unexpected(reply, f"answers with no limit: {reply.text}") from None
 
-    def _unexpected(self, answer: Answer, what: str) -> UnexpectedReplyError:
+    def _unexpected(self, reply: Reply, what: str) -> UnexpectedReplyError:
         return UnexpectedReplyError(
-            f"The server at {self.address} {what} (HTTP {answer.status}).",
+            f"The server at {self.address} {what} (HTTP {reply.status}).",
             address=self.address,
-            status=answer.status,
+            status=reply.status,
         )
 
 

@@ -3,14 +3,13 @@
 - Passing: no reply, 429 and 5xx. SQLite servers answer 503 on any call (PROTOCOL.md).
 - All tries together get `Settings.unreachable_seconds`; a hanging try is cut so that they fit.
 - A request that may have been carried out is sent again too: every operation of `limits` either
-  may be repeated without harm, or looks at `Answer.repeated`.
+  may be repeated without harm, or looks at `Reply.repeated`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import tenacity
@@ -37,17 +36,6 @@ _SHORTEST_TRY_SECONDS: Final = 0.5
 _HICCUP_SECONDS: Final = 0.5
 
 _BACKOFF: Final = tenacity.wait_exponential(multiplier=0.1, max=1) + tenacity.wait_random(0, 0.1)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Reply):
-    """A reply that is worth reading.
-
-    Attributes:
-        repeated: an earlier try of the same request may have been carried out.
-    """
-
-    repeated: bool = False
 
 
 class Tries:
@@ -89,7 +77,7 @@ class Tries:
         left = max(self._left(), _SHORTEST_TRY_SECONDS)
         return min(left, self._settings.request_timeout_seconds)
 
-    def read(self, reply: Reply) -> Answer:
+    def read(self, reply: Reply) -> Reply:
         """Pass on a reply that is worth reading.
 
         Raises:
@@ -106,7 +94,7 @@ class Tries:
                 address=address,
                 delivered=reply.status != _TOO_MANY,
             )
-        return Answer(reply.status, reply.headers, reply.body, self._repeated)
+        return reply._replace(repeated=self._repeated)
 
     def __enter__(self) -> Self:
         return self

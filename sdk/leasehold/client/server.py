@@ -7,8 +7,7 @@ have them, and silently admit everybody to a tag's limit, because the limit live
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from packaging.version import InvalidVersion, Version
@@ -52,8 +51,7 @@ RESTART_SECONDS: Final = 5.0
 _OK = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """What is known of a server.
 
     Attributes:

@@ -14,8 +14,7 @@ How slots are asked for depends on the server: see `dialect`.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from leasehold.client.names import TAG_PREFIX
 
@@ -34,13 +33,20 @@ _OK, _NO_CONTENT = 200, 204
 _NOT_FOUND, _GONE, _TOO_MANY, _SERVER_ERROR = 404, 410, 429, 500
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An HTTP reply, without the HTTP library."""
+class Reply(NamedTuple):
+    """An HTTP reply, without the HTTP library.
+
+    Attributes:
+        status: the status code.
+        headers: by name; names in any case.
+        body: as it came.
+        repeated: whether an earlier try of the same request may have been carried out.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    repeated: bool = False
 
     @property
     def retry_after(self) -> float | None:
@@ -57,8 +63,7 @@ class Reply:
         return self.body[:200].decode("utf-8", "replace").strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A method, a path below the API's address, and a body."""
 
     method: str
@@ -66,8 +71,7 @@ class Request:
     body: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class SlotRequest:
+class SlotRequest(NamedTuple):
     """What is wanted: `slots` slots on every limit in `names`, all or none.
 
     Requests that are equal can be served by the same lease, so this is also the key of a queue.
@@ -95,16 +99,14 @@ class SlotRequest:
         return describe(self.names)
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """Who the server lists as the holder of a lease."""
 
     id: UUID
     type: str = "task_run"
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """The slots are ours.
 
     A grant carries the requests that keep it and give it back. So slots are returned on the path on
@@ -125,15 +127,13 @@ class Granted:
     counted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Full:
+class Full(NamedTuple):
     """All slots are taken; `retry_after` is the server's advice in seconds."""
 
     retry_after: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Unlimited:
+class Unlimited(NamedTuple):
     """None of the names has a limit; nothing is held."""
 
 
@@ -148,8 +148,7 @@ class Refusal(enum.Enum):
     NOT_UNDERSTOOD = "the server's answer is not understood"
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """The same request would be refused again."""
 
     why: Refusal
@@ -157,8 +156,7 @@ class Refused:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(NamedTuple):
     """It may have been carried out, or not.
 
     Attributes:

@@ -10,8 +10,7 @@ import asyncio
 import json
 import logging
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 from leasehold.client import server as servers
@@ -51,8 +50,7 @@ _BUSY: Final = 503
 _TOO_MANY: Final = 429
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """A limit, as the server describes it.
 
     Attributes:

@@ -10,7 +10,8 @@ that falls free is chance, and what can be done is to make the chances fair and 
    waits before it asks for another: for longer where it has several. So whoever has few slots keeps
    them, and asks first for those that fall free, and the shares become equal.
 3. Where nobody was met, one slot at a time is *offered*: given back, and left alone for a moment.
-   Each offer that nobody took doubles the time until the next one, up to `handover_seconds`.
+   Each offer that nobody took makes the time until the next one two and a half times as long, up
+   to `handover_seconds`.
 4. Whoever is refused asks again soon, then less and less often.
 5. All of these times are multiples of the server's round trip where that is long. So a server that
    is slow, or that many processes ask, is asked less.
@@ -33,6 +34,9 @@ MET_SECONDS: Final = 2.0
 
 #: After what share of `handover_seconds` the first slot is offered.
 FIRST_RATIO: Final = 0.02
+
+#: By how much longer it takes until the next offer, if nobody took one.
+OFFER_GROWTH: Final = 2.5
 
 #: How long an offered slot is left alone, as a share of the time before.
 OFFER_RATIO: Final = 0.07
@@ -130,7 +134,7 @@ class Share:
         if self._met(now):
             return now + self.pace.pause(held)
         if self._offering:  # and nobody took it
-            longer = min(2 * self._until_offer(), self.pace.handover_seconds)
+            longer = min(OFFER_GROWTH * self._until_offer(), self.pace.handover_seconds)
             self.began_at, self._seconds = now, longer
         elif first:
             self.began_at, self._seconds = now, 0.0
