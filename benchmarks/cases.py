@@ -194,7 +194,7 @@ def _tasks(name: str, *, tasks: int, seconds: float, limit: int, times: float = 
     sides, figures = [floor], [whole]
     if ideal:
         sides += [
-            replace(floor, name="cold", options=("--cold", *floor.options)),
+            replace(floor, name="cold", worker="cold_floor"),
             replace(ours, name="warm", options=("--warm", *options)),
         ]
         again = Figure(
