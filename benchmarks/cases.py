@@ -117,10 +117,7 @@ def _import() -> Case:
 
     prefect = importing("from prefect import flow, task")
     pydantic = importing("from pydantic import BaseModel")
-    slots = importing(
-        "import asyncio, httpx, anyio._backends._asyncio, httpcore; "
-        "from pydantic import BaseModel, Field, SecretStr, TypeAdapter"
-    )
+    slots = importing("import asyncio, httpx, anyio._backends._asyncio, httpcore")
     return Case(
         "import",
         "Import of flow and task; the floor is pydantic alone",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pytest
 
 from leasehold.exceptions import SettingsError
-from leasehold.settings import load
+from leasehold.settings import Settings, load
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,8 +42,7 @@ def test_the_active_profile_is_read(profiles: dict[str, str]) -> None:
     settings = load(profiles)
     assert settings.api_url == "https://work.example/api"
     assert settings.source == "profile 'work'"
-    assert settings.api_key is not None
-    assert settings.api_key.get_secret_value() == "key-of-work"
+    assert settings.api_key == "key-of-work"
 
 
 def test_another_profile_can_be_chosen(profiles: dict[str, str]) -> None:
@@ -72,7 +72,13 @@ def test_headers_are_json(tmp_path: Path) -> None:
         ("PREFECT_API_URL", "127.0.0.1:4200/api"),
         ("PREFECT_API_URL", "http://user:secret@host/api"),
         ("PREFECT_CLIENT_CUSTOM_HEADERS", "X-Team: a"),
+        ("PREFECT_CLIENT_CUSTOM_HEADERS", '{"X-Team": 7}'),
+        ("PREFECT_CLIENT_CUSTOM_HEADERS", '["X-Team"]'),
         ("LEASEHOLD_REQUEST_TIMEOUT_SECONDS", "0"),
+        ("LEASEHOLD_REQUEST_TIMEOUT_SECONDS", "nan"),
+        ("LEASEHOLD_HANDOVER_SECONDS", "-1"),
+        ("LEASEHOLD_POLL_SECONDS", "61"),
+        ("LEASEHOLD_GUARD", "perhaps"),
         ("LEASEHOLD_POLL_SECONDS", "often"),
         ("LEASEHOLD_DIALECT", "klingon"),
     ],
@@ -82,6 +88,34 @@ def test_a_value_that_cannot_be_used_is_named(variable: str, value: str, tmp_pat
         load({"PREFECT_HOME": str(tmp_path), variable: value})
     assert raised.value.setting == variable
     assert "secret" not in str(raised.value)
+
+
+def test_numbers_and_switches_are_read(tmp_path: Path) -> None:
+    settings = load(
+        {
+            "PREFECT_HOME": str(tmp_path),
+            "LEASEHOLD_OUTAGE_SECONDS": "inf",
+            "LEASEHOLD_HANDOVER_SECONDS": " 0 ",
+            "LEASEHOLD_POLL_SECONDS": "0.5",
+            "LEASEHOLD_UNREACHABLE_SECONDS": "",
+            "LEASEHOLD_GUARD": "0",
+            "LEASEHOLD_DIALECT": "legacy",
+        }
+    )
+    assert settings.outage_seconds == math.inf
+    assert (settings.handover_seconds, settings.poll_seconds) == (0, 0.5)
+    assert settings.unreachable_seconds == Settings().unreachable_seconds
+    assert not settings.guard
+    assert settings.dialect == "legacy"
+
+
+def test_a_key_that_is_no_text_is_named_but_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "profiles.toml").write_text(
+        'active = "x"\n[profiles.x]\nPREFECT_API_KEY = 12345678\n'
+    )
+    with pytest.raises(SettingsError, match=r"PREFECT_API_KEY .* must be text") as raised:
+        load({"PREFECT_HOME": str(tmp_path)})
+    assert "12345678" not in str(raised.value)
 
 
 def test_a_profile_that_is_not_there_is_named(profiles: dict[str, str]) -> None:

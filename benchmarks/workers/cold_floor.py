@@ -1,7 +1,7 @@
 """The floor in a process that has imported nothing: what any client made of these libraries pays.
 
-That is asyncio, httpx, and pydantic with one model, which imports half of it; and one more request:
-a client that does not know the server must ask what it is before it may trust its limits.
+That is asyncio and httpx, and one more request: a client that does not know the server must ask what
+it is before it may trust its limits.
 """
 
 from __future__ import annotations
@@ -21,11 +21,6 @@ def main() -> None:
     talk.ready()
     began = time.perf_counter()
     import asyncio
-
-    from pydantic import BaseModel
-
-    class Lease(BaseModel):
-        lease_id: str
 
     from benchmarks.workers.floor import Bare
 

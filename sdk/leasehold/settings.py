@@ -10,33 +10,17 @@ turns an address in a file off. Without an address the embedded ledger serves.
 from __future__ import annotations
 
 import json
-from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from leasehold import sources
 from leasehold.exceptions import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-_FIELDS: Final = {
-    "api_url": "PREFECT_API_URL",
-    "api_key": "PREFECT_API_KEY",
-    "api_auth_string": "PREFECT_API_AUTH_STRING",
-    "api_ssl_cert_file": "PREFECT_API_SSL_CERT_FILE",
-    "custom_headers": "PREFECT_CLIENT_CUSTOM_HEADERS",
-    "home": "LEASEHOLD_HOME",
-    "dialect": "LEASEHOLD_DIALECT",
-    "guard": "LEASEHOLD_GUARD",
-    "request_timeout_seconds": "LEASEHOLD_REQUEST_TIMEOUT_SECONDS",
-    "unreachable_seconds": "LEASEHOLD_UNREACHABLE_SECONDS",
-    "outage_seconds": "LEASEHOLD_OUTAGE_SECONDS",
-    "poll_seconds": "LEASEHOLD_POLL_SECONDS",
-    "unlimited_seconds": "LEASEHOLD_UNLIMITED_SECONDS",
-    "handover_seconds": "LEASEHOLD_HANDOVER_SECONDS",
-}
+    from leasehold.sources import Found
 
 
 def _default_home() -> Path:
@@ -45,7 +29,8 @@ def _default_home() -> Path:
     return user_data_path("leasehold", appauthor=False)
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Settings:
     """One reading of the environment and the active profile.
 
     Example:
@@ -74,23 +59,21 @@ class Settings(BaseModel):
             seventh of that, or less. 0: never passes.
     """
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
-
     api_url: str | None = None
     source: str = "nothing is set"
-    api_key: SecretStr | None = None
-    api_auth_string: SecretStr | None = None
+    api_key: str | None = field(default=None, repr=False)
+    api_auth_string: str | None = field(default=None, repr=False)
     api_ssl_cert_file: Path | None = None
-    custom_headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    custom_headers: dict[str, str] = field(default_factory=dict, repr=False)
     home: Path | None = None
     dialect: Literal["leases", "legacy"] | None = None
     guard: bool = True
-    request_timeout_seconds: float = Field(default=10.0, gt=0)
-    unreachable_seconds: float = Field(default=8.0, gt=0)
-    outage_seconds: float = Field(default=600.0, gt=0)
-    poll_seconds: float = Field(default=1.0, gt=0, le=60)
-    unlimited_seconds: float = Field(default=5.0, ge=0)
-    handover_seconds: float = Field(default=5.0, ge=0)
+    request_timeout_seconds: float = 10.0
+    unreachable_seconds: float = 8.0
+    outage_seconds: float = 600.0
+    poll_seconds: float = 1.0
+    unlimited_seconds: float = 5.0
+    handover_seconds: float = 5.0
 
     @property
     def ledger_path(self) -> Path:
@@ -113,40 +96,37 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     Raises:
         SettingsError: a value, a file or a profile that cannot be used, named.
     """
+    return Settings(**read(environ))
+
+
+def read(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Read what is set, and leave out what is not; see `load`."""
     values: dict[str, Any] = {}
-    for field, variable in _FIELDS.items():
+    for name, (variable, reader) in _READERS.items():
         found = sources.raw(variable, environ=environ)
         if found is None:
             continue
-        value = found.value
-        if field == "api_url":
+        if name == "api_url":
             values["source"] = found.source
-            values[field] = _checked_url(value, found.source)
-        elif value and field == "custom_headers":
-            values[field] = _checked_headers(value, found.source)
-        elif value not in ("", None):
-            values[field] = value
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = _FIELDS.get(str(first["loc"][0]), str(first["loc"][0]))
-        raise SettingsError(f"{name} cannot be used: {first['msg']}.", setting=name) from None
+        if name == "api_url" or found.value not in ("", None):
+            values[name] = reader(found)
+    return values
 
 
-def _checked_url(value: Any, source: str) -> str | None:
-    url = str(value).strip().rstrip("/")
+def _address(found: Found) -> str | None:
+    url = str(found.value).strip().rstrip("/")
     if not url:
         return None
     if not url.startswith(("http://", "https://")):
         raise SettingsError(
-            f"PREFECT_API_URL ({source}) must start with http:// or https:// and usually ends in "
-            f"/api, for example http://127.0.0.1:4200/api; it is {_without_credentials(url)!r}.",
+            f"PREFECT_API_URL ({found.source}) must start with http:// or https:// and usually "
+            "ends in /api, for example http://127.0.0.1:4200/api; it is "
+            f"{_without_credentials(url)!r}.",
             setting="PREFECT_API_URL",
         )
     if "@" in url.split("//", 1)[1].split("/", 1)[0]:
         raise SettingsError(
-            f"PREFECT_API_URL ({source}) carries a user name or password. Put them into "
+            f"PREFECT_API_URL ({found.source}) carries a user name or password. Put them into "
             "PREFECT_API_AUTH_STRING=user:password instead, where they stay out of logs.",
             setting="PREFECT_API_URL",
         )
@@ -157,13 +137,64 @@ def _without_credentials(url: str) -> str:
     return "…@" + url.rsplit("@", 1)[1] if "@" in url else url
 
 
-def _checked_headers(value: Any, source: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
+def _secret(found: Found) -> str:
+    if not isinstance(found.value, str):
         raise SettingsError(
-            f"PREFECT_CLIENT_CUSTOM_HEADERS ({source}) must be a JSON object of strings.",
-            setting="PREFECT_CLIENT_CUSTOM_HEADERS",
-        ) from None
+            f"{found.variable} ({found.source}) must be text.", setting=found.variable
+        )
+    return found.value
+
+
+def _headers(found: Found) -> dict[str, str]:
+    headers = found.value
+    try:
+        headers = json.loads(headers) if isinstance(headers, str) else headers
+        usable = all(isinstance(one, str) for one in headers.values())
+    except (ValueError, AttributeError):
+        usable = False
+    if not usable:  # they may be secret, so they are not shown
+        raise SettingsError(
+            f"{found.variable} ({found.source}) must be a JSON object of strings.",
+            setting=found.variable,
+        )
+    return dict(headers)
+
+
+def _path(found: Found) -> Path:
+    return Path(str(found.value))
+
+
+def _dialect(found: Found) -> Any:
+    if found.value not in ("leases", "legacy"):
+        raise found.error("leases or legacy")
+    return found.value
+
+
+def _from_zero(found: Found) -> float:
+    return found.number()
+
+
+def _above_zero(found: Found) -> float:
+    return found.number(above=0)
+
+
+def _up_to_a_minute(found: Found) -> float:
+    return found.number(above=0, most=60)
+
+
+_READERS: Final[dict[str, tuple[str, Callable[[Found], Any]]]] = {
+    "api_url": ("PREFECT_API_URL", _address),
+    "api_key": ("PREFECT_API_KEY", _secret),
+    "api_auth_string": ("PREFECT_API_AUTH_STRING", _secret),
+    "api_ssl_cert_file": ("PREFECT_API_SSL_CERT_FILE", _path),
+    "custom_headers": ("PREFECT_CLIENT_CUSTOM_HEADERS", _headers),
+    "home": ("LEASEHOLD_HOME", _path),
+    "dialect": ("LEASEHOLD_DIALECT", _dialect),
+    "guard": ("LEASEHOLD_GUARD", sources.Found.truth),
+    "request_timeout_seconds": ("LEASEHOLD_REQUEST_TIMEOUT_SECONDS", _above_zero),
+    "unreachable_seconds": ("LEASEHOLD_UNREACHABLE_SECONDS", _above_zero),
+    "outage_seconds": ("LEASEHOLD_OUTAGE_SECONDS", _above_zero),
+    "poll_seconds": ("LEASEHOLD_POLL_SECONDS", _up_to_a_minute),
+    "unlimited_seconds": ("LEASEHOLD_UNLIMITED_SECONDS", _from_zero),
+    "handover_seconds": ("LEASEHOLD_HANDOVER_SECONDS", _from_zero),
+}

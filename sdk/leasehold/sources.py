@@ -12,6 +12,7 @@ The first of these that names a variable wins; the files are those of the workin
 from __future__ import annotations
 
 import functools
+import math
 import os
 import shlex
 import stat
@@ -66,6 +67,22 @@ class Found(NamedTuple):
         if not text.isdecimal() or int(text) < least:
             raise self.error(f"a whole number, {least} or more")
         return int(text)
+
+    def number(self, *, above: float | None = None, most: float = math.inf) -> float:
+        """Read one number of seconds: 0 or more, or more than `above`; `most` at most.
+
+        Raises:
+            SettingsError: it is none, or out of bounds.
+        """
+        try:
+            number = float(str(self.value))
+        except ValueError:
+            number = math.nan
+        if (number >= 0 if above is None else number > above) and number <= most:
+            return number
+        least = "0 or more" if above is None else f"more than {above:g}"
+        bounds = least if most == math.inf else f"{least}, {most:g} at most"
+        raise self.error(f"a number of seconds, {bounds}")
 
     def truth(self) -> bool:
         """Read what is on or off.

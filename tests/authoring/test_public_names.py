@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -40,3 +41,21 @@ def test_importing_the_package_and_its_decorators_loads_no_heavy_library() -> No
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_slot_on_a_server_loads_no_library_that_it_does_not_need(prefect_server_url: str) -> None:
+    code = (
+        "import sys; from leasehold import flow, task; "
+        "assert flow(lambda: task(lambda: 1, tags=['unlimited']).submit().result())() == 1; "
+        "heavy = {'pydantic', 'tenacity', 'typer', 'rich'}; "
+        "print('httpx' in sys.modules, sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=50,
+        env={**os.environ, "PREFECT_API_URL": prefect_server_url},
+    )
+    assert done.stdout.strip() == "True []"

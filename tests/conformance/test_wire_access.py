@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from conformance.backends import EXPECTED, GLOBALS, TAGS, Backend
 from leasehold.client import get_client
@@ -93,7 +92,7 @@ def test_without_a_token_nothing_is_changed_where_the_table_says_so(locked: Back
 def test_our_client_gets_in_everywhere(
     name: str, locked_server_of: Callable[[str], PrefectServer]
 ) -> None:
-    settings = Settings(api_url=locked_server_of(name).url, api_auth_string=SecretStr(KEY))
+    settings = Settings(api_url=locked_server_of(name).url, api_auth_string=KEY)
     tag = f"tag {uuid.uuid4()}"
     with get_client(sync_client=True, settings=settings) as client:
         client.create_concurrency_limit(tag, 3)

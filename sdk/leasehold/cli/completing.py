@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from leasehold.exceptions import LeaseholdError
 
@@ -29,7 +30,7 @@ def _names(*, tags: bool) -> list[str]:
 
     logging.getLogger("leasehold").setLevel(logging.CRITICAL)  # a shell shows what is printed
     try:
-        settings = load().model_copy(update={"unreachable_seconds": _PATIENCE_SECONDS})
+        settings = replace(load(), unreachable_seconds=_PATIENCE_SECONDS)
         with get_client(sync_client=True, settings=settings) as client:
             if tags:
                 return [one.tag for one in client.read_concurrency_limits(None, 0)]

@@ -136,7 +136,7 @@ def _choose_profile(session: Session) -> None:
         ("PREFECT_API_KEY", settings.api_key),
         ("PREFECT_API_AUTH_STRING", settings.api_auth_string),
     ):
-        os.environ[name] = "" if secret is None else secret.get_secret_value()
+        os.environ[name] = secret or ""
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,18 +67,15 @@ class Session:
         Raises:
             SettingsError: a setting or a profile that cannot be used, named.
         """
-        from leasehold.settings import load
+        from leasehold.settings import load, read
 
         if self.profile is None:
             return load()
         # A profile that is asked for by name wins over the environment; the active one does not.
         where = {"PREFECT_HOME", "PREFECT_PROFILES_PATH"} & os.environ.keys()
         chosen = {"PREFECT_PROFILE": self.profile}
-        profile = load({**{name: os.environ[name] for name in where}, **chosen})
-        values = {name: getattr(profile, name) for name in profile.model_fields_set}
-        if "source" in values:
-            values["api_url"] = profile.api_url
-        return load({**os.environ, **chosen}).model_copy(update=values)
+        of_profile = read({**{name: os.environ[name] for name in where}, **chosen})
+        return replace(load({**os.environ, **chosen}), **of_profile)
 
     def connect(self) -> SyncClient:
         """Open the administration of limits."""

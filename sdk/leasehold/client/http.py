@@ -201,9 +201,9 @@ def _trusted_certificates(settings: Settings) -> str:
 
 def _authorization(settings: Settings) -> str | None:
     if settings.api_key is not None:
-        return f"Bearer {settings.api_key.get_secret_value()}"
+        return f"Bearer {settings.api_key}"
     if settings.api_auth_string is not None:
-        return _basic(settings.api_auth_string.get_secret_value())
+        return _basic(settings.api_auth_string)
     return None
 
 
