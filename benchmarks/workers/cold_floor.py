@@ -1,7 +1,7 @@
 """The floor in a process that has imported nothing: what any client made of these libraries pays.
 
-That is asyncio and httpx, and one more request: a client that does not know the server must ask what
-it is before it may trust its limits.
+That is asyncio and httpx, and one more request: a client that does not know the server must ask
+what it is before it may trust its limits.
 """
 
 from __future__ import annotations
