@@ -139,9 +139,7 @@ def _without_credentials(url: str) -> str:
 
 def _secret(found: Found) -> str:
     if not isinstance(found.value, str):
-        raise SettingsError(
-            f"{found.variable} ({found.source}) must be text.", setting=found.variable
-        )
+        raise found.error("text", secret=True)
     return found.value
 
 
@@ -152,11 +150,8 @@ def _headers(found: Found) -> dict[str, str]:
         usable = all(isinstance(one, str) for one in headers.values())
     except (ValueError, AttributeError):
         usable = False
-    if not usable:  # they may be secret, so they are not shown
-        raise SettingsError(
-            f"{found.variable} ({found.source}) must be a JSON object of strings.",
-            setting=found.variable,
-        )
+    if not usable:
+        raise found.error("a JSON object of strings", secret=True)
     return dict(headers)
 
 
@@ -168,10 +163,6 @@ def _dialect(found: Found) -> Any:
     if found.value not in ("leases", "legacy"):
         raise found.error("leases or legacy")
     return found.value
-
-
-def _from_zero(found: Found) -> float:
-    return found.number()
 
 
 def _above_zero(found: Found) -> float:
@@ -195,6 +186,6 @@ _READERS: Final[dict[str, tuple[str, Callable[[Found], Any]]]] = {
     "unreachable_seconds": ("LEASEHOLD_UNREACHABLE_SECONDS", _above_zero),
     "outage_seconds": ("LEASEHOLD_OUTAGE_SECONDS", _above_zero),
     "poll_seconds": ("LEASEHOLD_POLL_SECONDS", _up_to_a_minute),
-    "unlimited_seconds": ("LEASEHOLD_UNLIMITED_SECONDS", _from_zero),
-    "handover_seconds": ("LEASEHOLD_HANDOVER_SECONDS", _from_zero),
+    "unlimited_seconds": ("LEASEHOLD_UNLIMITED_SECONDS", sources.Found.number),
+    "handover_seconds": ("LEASEHOLD_HANDOVER_SECONDS", sources.Found.number),
 }

@@ -49,12 +49,13 @@ class Found(NamedTuple):
     value: Any
     source: str
 
-    def error(self, what: str) -> SettingsError:
-        """Build the error that says what the value must be."""
+    def error(self, what: str, *, secret: bool = False) -> SettingsError:
+        """Build the error that says what the value must be, and what it is unless it is secret."""
         named = self.source.endswith(self.variable)
         where = "" if named else f" ({self.source})"
+        found = "" if secret else f"; it is {self.value!r}"
         return SettingsError(
-            f"{self.variable}{where} must be {what}; it is {self.value!r}.", setting=self.variable
+            f"{self.variable}{where} must be {what}{found}.", setting=self.variable
         )
 
     def whole_number(self, least: int) -> int:

@@ -186,8 +186,8 @@ def read_acquire(dialect: Dialect, reply: Reply, request: SlotRequest, holder: H
 
 def _sizes(limits: Any) -> dict[str, int]:
     """Read the limits of a grant; whatever is not plainly a list of them is none (see `wire`)."""
-    # By hand: no other part of the way to a slot needs pydantic, whose import takes as long as all
-    # the rest of the first slot.
+    # By hand: nothing else on the way to a slot needs pydantic, whose import took more than a third
+    # of the first slot's time.
     if not isinstance(limits, list):
         raise TypeError(limits)
     sizes = {}

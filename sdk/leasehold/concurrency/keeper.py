@@ -160,7 +160,6 @@ class Keeper:
         lease.end()
         if lease.limits and os.getpid() == self.pid:
             self._post(self._begin_release, lease)
-            time.sleep(0)  # Python goes on with this thread for a while, and somebody may wait
 
     def catch_up(self) -> None:
         """Have what the guard has said taken in, and wait for that, but not for long."""
